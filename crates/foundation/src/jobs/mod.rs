@@ -1,0 +1,144 @@
+//! Work that survives a crash. A job is a row that is written in the transaction of what it follows from, so
+//! either both happened or neither did; a worker takes it later.
+//!
+//! * A row has one time, `run_at`: the moment from which a worker may take it. Taking it moves `run_at` to the
+//!   end of the lease and raises `fence`; a worker that was too slow finds its fence outdated and changes nothing.
+//! * A failed attempt is written into the row's history and tried again after a growing, jittered pause, until
+//!   the attempts or the deadline are used up; then the row moves to `dead_jobs` with its history.
+//! * `unique_key` is unique in the database: at most one such job waits or runs.
+
+mod schedule;
+mod store;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+use crate::db::{self, Tx};
+use crate::kernel::{Clock, Entity, Entropy, Id, Timestamp};
+use crate::params;
+
+pub use schedule::{Backoff, History};
+pub use store::STATEMENTS;
+pub use worker::{Handlers, Worker};
+
+/// Ids of jobs.
+#[derive(Debug)]
+pub struct JobRow;
+impl Entity for JobRow {
+    const PREFIX: &'static str = "job";
+}
+
+/// A kind of work, with the data that one piece of it needs.
+pub trait Job: Serialize + DeserializeOwned + Send + 'static {
+    /// Its stable name in the database.
+    const KIND: &'static str;
+    /// Attempts before it is given up.
+    const MAX_ATTEMPTS: i64 = 25;
+    /// How the pauses between attempts grow.
+    const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(600) };
+}
+
+/// Why an attempt did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// It may work later.
+    #[error("{0}")]
+    Retry(String),
+    /// It will never work.
+    #[error("{0}")]
+    Dead(String),
+}
+
+impl From<db::Error> for JobError {
+    fn from(error: db::Error) -> Self {
+        Self::Retry(error.to_string())
+    }
+}
+
+/// When a job may run and until when it is worth anything.
+#[derive(Debug, Clone)]
+pub struct When {
+    /// Not before this.
+    pub run_at: Timestamp,
+    /// Not after this: what is still waiting then goes to the dead jobs.
+    pub deadline: Timestamp,
+    /// At most one job with this key; without one, the job's own id.
+    pub unique_key: Option<String>,
+}
+
+impl When {
+    /// At once, useful for `useful`.
+    pub fn now(now: Timestamp, useful: Duration) -> Self {
+        Self { run_at: now, deadline: now + useful, unique_key: None }
+    }
+
+    /// At most one of them at a time.
+    #[must_use]
+    pub fn unique(mut self, key: impl Into<String>) -> Self {
+        self.unique_key = Some(key.into());
+        self
+    }
+
+    /// Later than now.
+    #[must_use]
+    pub fn at(mut self, run_at: Timestamp) -> Self {
+        self.run_at = run_at;
+        self
+    }
+}
+
+/// Where jobs are put. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    clock: Clock,
+    chance: Entropy,
+    wake: Arc<Notify>,
+}
+
+impl Queue {
+    /// A queue; give the same one to the [`Worker`], so that it wakes on every commit.
+    pub fn new(clock: Clock, chance: Entropy) -> Self {
+        Self { clock, chance, wake: Arc::new(Notify::new()) }
+    }
+
+    /// Writes a job in this transaction. False when one with its unique key is there already.
+    ///
+    /// # Errors
+    /// [`db::Error`] as every statement.
+    pub fn enqueue<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<bool> {
+        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
+        self.enqueue_raw(tx, J::KIND, &payload, when)
+    }
+
+    fn enqueue_raw(&self, tx: &mut Tx<'_>, kind: &str, payload: &str, when: &When) -> db::Result<bool> {
+        let id = Id::<JobRow>::new(&self.clock, &self.chance);
+        let key = when.unique_key.clone().unwrap_or_else(|| id.to_string());
+        let row: Option<(i64,)> = tx.opt(
+            &store::INSERT,
+            params![id, kind, key, payload, when.run_at, when.deadline, self.clock.now()],
+        )?;
+        tx.after_commit(self.wake.clone());
+        Ok(row.is_some())
+    }
+}
+
+/// How many jobs wait or run, by kind: what a test app must explain before it ends.
+///
+/// # Errors
+/// As every read.
+pub async fn waiting(db: &db::Db) -> db::Result<Vec<(String, i64)>> {
+    db.read_one(|tx| tx.all(&store::COUNT, &[])).await
+}
+
+/// How many jobs were given up, by kind, each with the last reason.
+///
+/// # Errors
+/// As every read.
+pub async fn dead(db: &db::Db) -> db::Result<Vec<(String, String)>> {
+    db.read_one(|tx| tx.all(&store::DEAD, &[])).await
+}

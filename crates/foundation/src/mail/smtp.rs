@@ -1,0 +1,122 @@
+//! SMTP: STARTTLS or implicit TLS, the server's certificate verified, with or without a login.
+
+use std::path::PathBuf;
+
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::transport::smtp::PoolConfig;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+
+use super::{BUDGET, Message};
+use crate::kernel::Secret;
+use crate::outbound::CallError;
+
+/// How the connection to the mail server is protected. There is no "if it can": a fallback to plain text is what
+/// an attacker on the way would choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// Plain at first, then TLS or nothing (port 587).
+    StartTls,
+    /// TLS from the first byte (port 465).
+    Implicit,
+    /// None: for a server on this machine.
+    None,
+}
+
+/// How to reach the mail server.
+#[derive(Debug, Clone)]
+pub struct SmtpOptions {
+    /// Its name, as its certificate says it.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: SmtpTls,
+    /// Who logs in, with which password; none for a server that asks for none.
+    pub login: Option<(String, Secret)>,
+    /// A PEM file with the authorities that may vouch for the server; none for the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Whom mails are from: `Name <address>`.
+    pub from: String,
+}
+
+/// A mail server. Cheap to clone.
+#[derive(Clone)]
+pub struct Smtp {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+impl std::fmt::Debug for Smtp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Smtp")
+    }
+}
+
+impl Smtp {
+    /// Prepares for the server; connects when the first mail is sent, so the server may be away now.
+    ///
+    /// # Errors
+    /// In words, naming the setting that is wrong.
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes an SMTP client")]
+    pub fn new(options: &SmtpOptions) -> Result<Self, String> {
+        let from = options.from.parse().map_err(|e| format!("mail.from is not `Name <address>`: {e}"))?;
+        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&options.host)
+            .port(options.port)
+            .tls(tls(options)?)
+            .timeout(Some(BUDGET))
+            .pool_config(PoolConfig::new().max_size(4));
+        if let Some((user, password)) = &options.login {
+            builder = builder.credentials(Credentials::new(user.clone(), password.reveal().to_owned()));
+        }
+        Ok(Self { transport: builder.build(), from })
+    }
+
+    pub(super) async fn send(&self, message: &Message) -> Result<(), CallError> {
+        let mail = self.compose(message).map_err(CallError::Refused)?;
+        match self.transport.send(mail).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.is_permanent() => Err(CallError::Refused(words(&e))),
+            Err(e) if e.is_timeout() => Err(CallError::Timeout("the mail server".into())),
+            Err(e) => Err(CallError::Away(words(&e))),
+        }
+    }
+
+    fn compose(&self, message: &Message) -> Result<lettre::Message, String> {
+        let to: lettre::Address = message.to.parse().map_err(|e| format!("the recipient's address: {e}"))?;
+        let part = |kind, body: &str| SinglePart::builder().header(kind).body(body.to_owned());
+        let body = MultiPart::alternative()
+            .singlepart(part(ContentType::TEXT_PLAIN, &message.text))
+            .singlepart(part(ContentType::TEXT_HTML, &message.html));
+        let header = HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into());
+        lettre::Message::builder()
+            .from(self.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(&message.subject)
+            .message_id(Some(format!("<{}@{}>", message.id, self.from.email.domain())))
+            .raw_header(header)
+            .multipart(body)
+            .map_err(|e| e.to_string())
+    }
+}
+
+fn tls(options: &SmtpOptions) -> Result<Tls, String> {
+    if options.tls == SmtpTls::None {
+        return Ok(Tls::None);
+    }
+    let mut parameters = TlsParameters::builder(options.host.clone());
+    if let Some(path) = &options.ca_file {
+        let pem = std::fs::read(path).map_err(|e| format!("mail.smtp.ca_file {}: {e}", path.display()))?;
+        let authority = Certificate::from_pem(&pem).map_err(|e| format!("mail.smtp.ca_file {}: {e}", path.display()))?;
+        parameters = parameters.certificate_store(CertificateStore::None).add_root_certificate(authority);
+    }
+    let parameters = parameters.build().map_err(|e| format!("mail.smtp: {e}"))?;
+    Ok(if options.tls == SmtpTls::StartTls { Tls::Required(parameters) } else { Tls::Wrapper(parameters) })
+}
+
+fn words(e: &lettre::transport::smtp::Error) -> String {
+    use std::error::Error as _;
+    e.source().map_or_else(|| e.to_string(), |source| format!("{e}: {source}"))
+}

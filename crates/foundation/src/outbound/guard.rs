@@ -1,0 +1,231 @@
+//! A dependency, and the guard that every call to it goes through.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::faults::{Fault, Switch};
+use crate::kernel::{Clock, Timestamp};
+
+/// How late the `slow` fault answers.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// What a dependency is and what it may cost.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name on `/health/dependencies`, such as `mail.primary`.
+    pub name: String,
+    /// The time that one call may take, connecting included.
+    pub timeout: Duration,
+    /// What people notice while it is away; shown to operators.
+    pub degraded: &'static str,
+}
+
+/// Why a call gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It did not answer within its budget.
+    #[error("{0} did not answer in time")]
+    Timeout(String),
+    /// It could not be reached, or what it said was not an answer.
+    #[error("{0}")]
+    Away(String),
+    /// It answered, and the answer is no: trying again changes nothing. Counts as healthy.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// How a dependency is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Health {
+    /// Its name.
+    pub name: String,
+    /// `up`, `down`, or `unknown` before the first call.
+    pub state: &'static str,
+    /// Since when it is so.
+    #[serde(serialize_with = "as_text")]
+    pub since: Timestamp,
+    /// The last failure, or nothing.
+    pub last_error: String,
+    /// What people notice while it is away; nothing while it is not.
+    pub degraded: &'static str,
+}
+
+fn as_text<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(at)
+}
+
+/// One dependency. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dependency(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    clock: Clock,
+    switch: Switch,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    up: Option<bool>,
+    since: Timestamp,
+    last_error: String,
+}
+
+impl Dependency {
+    /// Runs `call` within the dependency's time budget and remembers how it went.
+    ///
+    /// # Errors
+    /// [`CallError`]; whoever calls declares what happens then.
+    pub async fn call<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        let started = Clock::stopwatch();
+        let name = &self.0.settings.name;
+        let outcome = tokio::time::timeout(self.0.settings.timeout, self.faulty(call))
+            .await
+            .unwrap_or_else(|_| Err(CallError::Timeout(name.clone())));
+        let word = match &outcome {
+            Ok(_) | Err(CallError::Refused(_)) => "answered",
+            Err(_) => "failed",
+        };
+        metrics::counter!("outbound_calls_total", "dependency" => name.clone(), "outcome" => word).increment(1);
+        metrics::histogram!("outbound_seconds", "dependency" => name.clone()).record(started.elapsed().as_secs_f64());
+        self.remember(outcome.as_ref().err());
+        outcome
+    }
+
+    async fn faulty<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        match self.0.switch.next() {
+            Fault::None | Fault::Flaky => {}
+            Fault::Down => return Err(CallError::Away("connection refused (injected)".into())),
+            Fault::Hang => std::future::pending().await,
+            Fault::Slow => tokio::time::sleep(SLOW).await,
+            Fault::Error => return Err(CallError::Away("it answered 500 (injected)".into())),
+            Fault::Garbage => return Err(CallError::Away("its answer makes no sense (injected)".into())),
+            Fault::Huge => return Err(CallError::Away("its answer is larger than allowed (injected)".into())),
+        }
+        call.await
+    }
+
+    fn remember(&self, error: Option<&CallError>) {
+        let error = error.filter(|e| !matches!(e, CallError::Refused(_)));
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = error.is_none();
+        if seen.up != Some(up) {
+            (seen.up, seen.since) = (Some(up), self.0.clock.now());
+            let name = &self.0.settings.name;
+            match error {
+                Some(error) => tracing::warn!(dependency = name, %error, "a dependency went away"),
+                None => tracing::info!(dependency = name, "a dependency answers"),
+            }
+        }
+        if let Some(error) = error {
+            seen.last_error = error.to_string().chars().take(300).collect();
+        }
+    }
+
+    /// How it is.
+    pub fn health(&self) -> Health {
+        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let away = seen.up == Some(false);
+        Health {
+            name: self.0.settings.name.clone(),
+            state: seen.up.map_or("unknown", |up| if up { "up" } else { "down" }),
+            since: seen.since,
+            last_error: seen.last_error.clone(),
+            degraded: if away { self.0.settings.degraded } else { "" },
+        }
+    }
+}
+
+/// Every dependency of this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dependencies {
+    clock: Clock,
+    all: Arc<Mutex<Vec<Dependency>>>,
+}
+
+impl Dependencies {
+    /// None yet.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, all: Arc::default() }
+    }
+
+    /// Adds one and gives the handle through which it is called.
+    pub fn add(&self, settings: Settings) -> Dependency {
+        let seen = Seen { up: None, since: self.clock.now(), last_error: String::new() };
+        let inner = Inner { settings, clock: self.clock.clone(), switch: Switch::default(), seen: Mutex::new(seen) };
+        let dependency = Dependency(Arc::new(inner));
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(dependency.clone());
+        dependency
+    }
+
+    /// How they are, in the order in which they were added.
+    pub fn health(&self) -> Vec<Health> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Dependency::health).collect()
+    }
+
+    /// Breaks (or mends) the dependency of this name; false when there is none.
+    pub fn break_with(&self, name: &str, fault: Fault) -> bool {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all.iter().find(|d| d.0.settings.name == name);
+        if let Some(dependency) = found {
+            dependency.0.switch.set(fault);
+        }
+        found.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dependency(timeout: Duration) -> (Dependencies, Dependency) {
+        let all = Dependencies::new(Clock::manual(Timestamp::from_micros(7)));
+        let one = all.add(Settings { name: "mail.primary".into(), timeout, degraded: "mail is late" });
+        (all, one)
+    }
+
+    async fn works() -> Result<u8, CallError> {
+        Ok(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_fault_ends_within_the_budget_and_is_seen() {
+        for name in ["down", "hang", "slow", "error", "garbage", "huge"] {
+            let (all, one) = dependency(Duration::from_secs(5));
+            assert_eq!(one.health().state, "unknown");
+            assert!(all.break_with("mail.primary", name.parse().unwrap()));
+            assert!(one.call(works()).await.is_err(), "{name}");
+            let health = one.health();
+            assert_eq!((health.state, health.degraded), ("down", "mail is late"), "{name}");
+            all.break_with("mail.primary", Fault::None);
+            assert_eq!(one.call(works()).await, Ok(1), "{name}");
+            assert_eq!((one.health().state, one.health().degraded), ("up", ""), "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flaky_works_one_time_in_three() {
+        let (all, one) = dependency(Duration::from_secs(5));
+        all.break_with("mail.primary", Fault::Flaky);
+        let mut worked = 0;
+        for _ in 0..9 {
+            worked += usize::from(one.call(works()).await.is_ok());
+        }
+        assert_eq!(worked, 3);
+        assert!(!all.break_with("nobody", Fault::Down));
+        assert_eq!("sideways".parse::<Fault>(), Err(UnknownFault));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_answer() {
+        let (_, one) = dependency(Duration::from_secs(5));
+        let refused = one.call(async { Err::<(), _>(CallError::Refused("no such mailbox".into())) }).await;
+        assert!(matches!(refused, Err(CallError::Refused(_))));
+        assert_eq!(one.health().state, "up");
+    }
+}

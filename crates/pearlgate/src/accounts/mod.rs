@@ -1,0 +1,9 @@
+//! Who someone is: the profile and the address, `/v1/me`, one's own history.
+
+mod flow;
+pub mod http;
+mod model;
+mod store;
+
+pub use model::{DisplayName, EmailAddress, Locale, Metadata, User, UserRow};
+pub use store::STATEMENTS;

@@ -1,0 +1,126 @@
+//! Everything that handlers share, put together once at start.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use foundation::audit::{Event, Stream, Trail};
+use foundation::db::{Db, Migration};
+use foundation::http::{ClientAddress, Idempotency};
+use foundation::jobs::Queue;
+use foundation::kernel::{Clock, CursorKey, Entropy, MacKey, Sealer};
+use foundation::mail::{Mailbox, Postman, Renderer, Smtp, Transport};
+use foundation::outbound::Dependencies;
+use foundation::telemetry::Metrics;
+use minijinja::Environment;
+
+use crate::passwords::{Cost, HashPool};
+use crate::sessions::{AccessTokens, RefreshKey};
+use crate::settings::Settings;
+use crate::templates;
+
+macro_rules! migrations {
+    ($($name:literal),+ $(,)?) => {
+        /// The schema's steps, the same names for both databases.
+        pub const MIGRATIONS: &[Migration] = &[$(Migration {
+            name: $name,
+            sqlite: include_str!(concat!("../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../migrations/postgres/", $name, ".sql")),
+        }),+];
+    };
+}
+migrations!("0001_people", "0002_operations");
+
+/// The server's parts. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The server's parts.
+#[expect(missing_docs, reason = "each part's type says what it is")]
+pub struct Parts {
+    pub settings: Settings,
+    pub clock: Clock,
+    pub chance: Entropy,
+    pub db: Db,
+    pub queue: Queue,
+    pub postman: Postman,
+    pub trail: Trail,
+    pub dependencies: Dependencies,
+    pub mailbox: Option<Mailbox>,
+    pub hashes: HashPool,
+    pub refresh_key: RefreshKey,
+    pub access_tokens: AccessTokens,
+    pub code_key: MacKey,
+    pub device_key: MacKey,
+    pub cursors: CursorKey,
+    pub idempotency: Idempotency,
+    pub sealer: Sealer,
+    pub templates: Arc<Environment<'static>>,
+    pub metrics: Metrics,
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// Puts the parts together. Nothing outside is asked yet.
+    ///
+    /// # Errors
+    /// In words, when a part cannot be made from the settings.
+    pub fn new(settings: Settings, db: Db, clock: Clock, chance: Entropy, master: &[u8; 32]) -> Result<Self, String> {
+        let templates = Arc::new(templates::environment().map_err(|e| format!("a template is broken: {e}"))?);
+        let dependencies = Dependencies::new(clock.clone());
+        let sealer = Sealer::new(master, chance.clone());
+        let queue = Queue::new(clock.clone(), chance.clone());
+        let mailbox = settings.dev.then(|| Mailbox::new(clock.clone()));
+        let transport = match &mailbox {
+            Some(mailbox) => Transport::Mailbox(mailbox.clone()),
+            None => Transport::Smtp(Smtp::new(&settings.smtp)?),
+        };
+        let renderer = Renderer::new(templates.clone());
+        let postman =
+            Postman::new(transport, &dependencies, renderer, sealer.clone(), queue.clone(), chance.clone());
+        let (memory, passes, lanes) = settings.hash_cost;
+        let cost = Cost { memory, passes, lanes };
+        Ok(Self(Arc::new(Parts {
+            hashes: HashPool::start(cost, settings.hash_threads, settings.hash_queue, chance.clone())?,
+            trail: Trail::new(clock.clone(), chance.clone()),
+            refresh_key: RefreshKey::derive(master),
+            access_tokens: AccessTokens::new(&settings),
+            code_key: MacKey::derive(master, "code"),
+            device_key: MacKey::derive(master, "device"),
+            cursors: CursorKey::derive(master),
+            idempotency: Idempotency::derive(master),
+            metrics: Metrics::start(),
+            settings,
+            clock,
+            chance,
+            db,
+            queue,
+            postman,
+            dependencies,
+            mailbox,
+            sealer,
+            templates,
+        })))
+    }
+
+    /// Writes what a person (or, without one, somebody at an address) did.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub fn audit(
+        &self,
+        tx: &mut foundation::db::Tx<'_>,
+        stream: &Stream,
+        kind: &'static str,
+        from: ClientAddress,
+        details: serde_json::Value,
+    ) -> foundation::db::Result<()> {
+        let actor = if stream.name().starts_with("usr_") { stream.name().to_owned() } else { String::new() };
+        self.trail.record(tx, stream, &Event { kind, actor, address: from.to_string(), details })
+    }
+}

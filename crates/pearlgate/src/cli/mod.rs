@@ -1,0 +1,162 @@
+//! The command line.
+
+mod doctor;
+mod keys;
+mod migrate;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use foundation::config::{ConfigError, Layers};
+
+use crate::server::StartError;
+use crate::settings::{self, SECRETS, Settings};
+
+/// An accounts server: knows who people are, lets them in, keeps everybody else out.
+#[derive(Parser)]
+#[command(name = "pearlgate", version, about, arg_required_else_help = true, after_help = "\
+Try it out:          pearlgate serve --dev
+In production:       pearlgate keys generate > master.key
+                     PEARLGATE__SECRETS__MASTER_KEY_FILE=master.key \\
+                     PEARLGATE__SERVER__PUBLIC_URL=https://accounts.example.com pearlgate serve
+Every setting:       pearlgate config show --default")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(Serve),
+    /// Bring the database's schema up to date, or say what that would do
+    Migrate {
+        /// Change nothing; exit with 1 when something is to be done
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Look at settings, data directory, database and mail server, and say what is wrong
+    Doctor(Common),
+    /// Master and signing keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Settings
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Dev mode: needs no settings, makes its own keys, keeps mail in a mailbox in the browser, lets you move the
+    /// clock and break providers. Only on this machine.
+    #[arg(long)]
+    dev: bool,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A file with settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Print a new master key: 32 random bytes in base64
+    Generate,
+    /// List the keys that sign access tokens
+    List(Common),
+}
+
+#[derive(Subcommand)]
+enum Config {
+    /// Print the settings in force, secrets hidden
+    Show {
+        /// Print the commented default file instead
+        #[arg(long)]
+        default: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Why a command did not do its work: words for a person.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Migrate { check, common } => migrate::run(&common, check),
+        Command::Doctor(common) => doctor::run(&common),
+        Command::Keys(Keys::Generate) => keys::generate(),
+        Command::Keys(Keys::List(common)) => keys::list(&common),
+        Command::Config(Config::Show { default, common }) => show(default, &common),
+    };
+    outcome.unwrap_or_else(|failure| {
+        complain(&failure.to_string());
+        ExitCode::FAILURE
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "a command line program talks to its terminal")]
+fn complain(words: &str) {
+    eprintln!("pearlgate: {words}");
+}
+
+/// One line for whoever reads standard output.
+fn say(line: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+fn show(default: bool, common: &Common) -> Result<ExitCode, Failure> {
+    if default {
+        say(settings::DEFAULTS.trim_end());
+    } else {
+        say(layers(common)?.show(&SECRETS).trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Defaults, file, environment, options.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn layers(common: &Common) -> Result<Layers, ConfigError> {
+    let mut layers = settings::layers(common.config.as_deref(), std::env::vars())?;
+    if let Some(dir) = &common.data {
+        layers.option("--data", "data.dir", &dir.display().to_string())?;
+    }
+    Ok(layers)
+}
+
+/// Settings for commands that only need the database: what serving needs besides is not asked for.
+fn lenient(common: &Common) -> Result<Settings, ConfigError> {
+    Settings::check(&layers(common)?, true)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    Ok(runtime.map_err(|e| Failure::Other(format!("no threads could be started: {e}")))?.block_on(work))
+}

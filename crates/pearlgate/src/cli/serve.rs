@@ -1,0 +1,65 @@
+//! `pearlgate serve`
+
+use std::process::ExitCode;
+
+use foundation::kernel::{Clock, Entropy};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Serve, block_on, layers, say};
+use crate::server::{self, Running};
+use crate::settings::Settings;
+
+pub(super) fn run(options: &Serve) -> Result<ExitCode, Failure> {
+    let mut layers = layers(&options.common)?;
+    if let Some(listen) = &options.listen {
+        layers.option("--listen", "server.listen", listen)?;
+    }
+    let settings = Settings::check(&layers, options.dev)?;
+    foundation::telemetry::start_logging(settings.log_json, settings.log_level);
+    raise_file_limit();
+    let clock = if options.dev { Clock::movable() } else { Clock::System };
+    block_on(async move {
+        // Before anything else can take time: a stop that comes early is a stop too.
+        let stop = stop_signal().map_err(|e| Failure::Other(format!("signals cannot be waited for: {e}")))?;
+        let running = server::start(settings, clock, Entropy::System).await?;
+        announce(&running);
+        tokio::select! {
+            () = stop => {}
+            why = running.failed() => return Err(Failure::Other(why)),
+        }
+        tracing::info!("stopping: no new work, finishing what runs");
+        running.stop().await;
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+fn announce(running: &Running) {
+    let url = &running.url;
+    say(&format!("listening on {url}"));
+    if let Some(address) = running.internal {
+        tracing::info!(%address, "the internal listener: /metrics and /health/dependencies");
+    }
+    if running.app.settings.dev {
+        say(&format!("mailbox      {url}/dev/mailbox"));
+        say(&format!("docs         {url}/docs"));
+        say(&format!("error codes  {url}/errors"));
+        say(&format!("data         {}", running.app.settings.data_dir.display()));
+    }
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// As many connections as the system lets us have: the usual soft limit of 1,024 is for another age.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

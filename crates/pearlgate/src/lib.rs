@@ -1,0 +1,28 @@
+//! Pearlgate, an accounts server: it knows who people are, lets them in, and keeps everybody else out.
+//!
+//! A slice is a folder: `model.rs` is pure, `store.rs` holds its statements, `flow.rs` its steps and transactions,
+//! `http.rs` and `pages.rs` its doors. `router.rs` is the whole URL map.
+
+pub mod accounts;
+pub mod app;
+pub mod cli;
+pub mod dev;
+pub mod errors;
+pub mod maintenance;
+pub mod openapi;
+pub mod pages;
+pub mod passwords;
+pub mod registration;
+pub mod router;
+pub mod server;
+pub mod sessions;
+pub mod settings;
+pub mod sign_in;
+pub mod templates;
+
+/// Every statement of this program, for the test that prepares them on both databases.
+pub fn statements() -> Vec<&'static foundation::db::Statement> {
+    let ours = [accounts::STATEMENTS, registration::STATEMENTS, sessions::STATEMENTS, sign_in::STATEMENTS];
+    let foundations = [foundation::jobs::STATEMENTS, foundation::audit::STATEMENTS, foundation::http::STATEMENTS];
+    ours.into_iter().chain(foundations).flatten().copied().collect()
+}

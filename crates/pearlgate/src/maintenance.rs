@@ -1,0 +1,42 @@
+//! Hygiene: what expired is swept away now and then. Nothing depends on it; expiry is checked when something is read.
+
+use std::time::Duration;
+
+use foundation::http::sweep as sweep_idempotency;
+use foundation::jobs::{Handlers, Job, JobError};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::{registration, sessions};
+
+const EVERY: Duration = Duration::from_secs(600);
+
+/// Sweeps what expired, in small batches.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sweep {}
+
+impl Job for Sweep {
+    const KIND: &'static str = "maintenance.sweep";
+}
+
+/// Every job of this server and who does it.
+pub fn handlers(app: &App) -> Handlers {
+    let inner = app.clone();
+    let handlers = registration::handle(app, app.postman.handle(Handlers::default()));
+    handlers.on(move |_: Sweep| sweep(inner.clone())).recurring(&Sweep {}, EVERY)
+}
+
+async fn sweep(app: App) -> Result<(), JobError> {
+    loop {
+        let inner = app.clone();
+        let more = app.db.write(move |tx| {
+            sweep_idempotency(tx, inner.clock.now())?;
+            let sessions = sessions::sweep(tx, &inner)?;
+            let people = registration::sweep(tx, &inner)?;
+            Ok(sessions || people)
+        });
+        if !more.await? {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The API's own description: OpenAPI 3.1, generated from the handlers.
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use crate::{accounts, registration, server, sessions, sign_in};
+
+/// One refused field.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(dead_code, reason = "describes what foundation::http writes")]
+pub struct FieldProblem {
+    /// The field's name.
+    field: String,
+    /// A stable code.
+    code: String,
+    /// Words for a person.
+    message: String,
+}
+
+/// What every refusal looks like (RFC 9457, `application/problem+json`).
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(dead_code, reason = "describes what foundation::http writes")]
+pub struct ProblemDocument {
+    /// A page that explains the code.
+    r#type: String,
+    /// What happened, the same for every problem of this code.
+    title: String,
+    /// The status again.
+    status: u16,
+    /// What happened this time, and what to do.
+    detail: String,
+    /// The stable code to switch on.
+    code: String,
+    /// The refused fields.
+    fields: Vec<FieldProblem>,
+    /// For the log.
+    request_id: String,
+    /// Seconds after which trying again makes sense.
+    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    /// Why a session ended.
+    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Pearlgate", description = "An accounts server: registration, sign-in, sessions.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    tags(
+        (name = "registration", description = "From a form to a verified account"),
+        (name = "sign-in", description = "Getting in and out"),
+        (name = "account", description = "One's own account"),
+        (name = "server", description = "The server's own"),
+    ),
+    paths(
+        registration::http::register, registration::http::verify_email, registration::http::resend_verification,
+        sign_in::http::login, sessions::http::refresh, sessions::http::logout,
+        accounts::http::me, accounts::http::change_me, accounts::http::my_activity,
+        sessions::http::jwks, server::http::openid_configuration, server::http::live, server::http::ready,
+        server::http::openapi,
+    ),
+    modifiers(&AccessToken),
+)]
+struct Api;
+
+struct AccessToken;
+impl Modify for AccessToken {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("access_token", SecurityScheme::Http(bearer));
+    }
+}
+
+/// The document for a server at this address. Problems are given their own media type.
+pub fn document(public_url: &str) -> Value {
+    let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
+    document["servers"] = serde_json::json!([{ "url": public_url }]);
+    let operations = document["paths"].as_object_mut().into_iter().flatten().flat_map(|(_, path)| path.as_object_mut()).flatten();
+    for (_, operation) in operations {
+        let responses = operation["responses"].as_object_mut().into_iter().flatten();
+        for (status, response) in responses.filter(|(status, _)| !status.starts_with('2')) {
+            if let Some(content) = response["content"].as_object_mut()
+                && let Some(json) = content.remove("application/json")
+            {
+                content.insert("application/problem+json".into(), json);
+            }
+            if response["description"] == "" {
+                response["description"] = format!("{status}: a problem; see `code`").into();
+            }
+        }
+    }
+    document
+}

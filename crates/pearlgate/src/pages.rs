@@ -1,0 +1,70 @@
+//! What every page shares: rendering with a nonce for the one inline style, and cookies.
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use data_encoding::BASE64URL_NOPAD;
+use foundation::http::RequestId;
+use foundation::kernel::{Entropy, Problem};
+use minijinja::value::Serde;
+use serde_json::{Value, json};
+
+use crate::app::App;
+
+/// Renders a page. `values` is a JSON object; `nonce` is added.
+///
+/// # Errors
+/// 500 when the template fails, which the tests rule out.
+pub fn render(app: &App, name: &str, mut values: Value) -> Result<Response, Problem> {
+    let nonce = BASE64URL_NOPAD.encode(&app.chance.bytes::<16>());
+    if let Some(values) = values.as_object_mut() {
+        values.insert("nonce".into(), nonce.clone().into());
+    }
+    let html = app.templates.get_template(name).and_then(|page| page.render(Serde(&values))).map_err(|error| {
+        tracing::error!(%error, name, "a page could not be rendered");
+        Problem::internal()
+    })?;
+    Ok(with_policy(&nonce, html))
+}
+
+fn with_policy(nonce: &str, html: String) -> Response {
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    );
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
+}
+
+/// A problem as a page, for a browser that asked for one.
+pub fn problem_page(problem: &Problem, id: &RequestId, request: &HeaderMap) -> Option<Response> {
+    let accept = request.get(header::ACCEPT)?.to_str().ok()?;
+    if !accept.starts_with("text/html") {
+        return None;
+    }
+    let nonce = BASE64URL_NOPAD.encode(&Entropy::System.bytes::<16>());
+    let values = json!({
+        "nonce": nonce, "status": problem.status, "title": problem.title, "detail": problem.detail,
+        "code": problem.code, "request_id": id.0, "retry_after": problem.retry_after.unwrap_or(0),
+    });
+    let environment = crate::templates::environment().ok()?;
+    let html = environment.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
+    Some(with_policy(&nonce, html))
+}
+
+/// A cookie that lives `seconds`, seen by no script and sent to no other site; 0 seconds removes it.
+pub fn set_cookie(name: &str, value: &str, seconds: u32) -> [(header::HeaderName, String); 1] {
+    [(header::SET_COOKIE, format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}"))]
+}
+
+/// The value of a cookie; none when it is not there or there are several of that name.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut found = values.flat_map(|text| text.split(';')).filter_map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        key.eq_ignore_ascii_case(name).then_some(value)
+    });
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// 303 to another address of ours.
+pub fn see_other(to: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(header::LOCATION, to.to_owned())]).into_response()
+}

@@ -1,0 +1,355 @@
+//! What a person can do on the way to an account.
+
+use std::time::Duration;
+
+use foundation::audit::Stream;
+use foundation::db::{self, Tx};
+use foundation::http::{Claim, ClientAddress, IdempotencyKey};
+use foundation::jobs::{Handlers, Job, JobError, When};
+use foundation::kernel::{Id, Secret};
+use foundation::mail::Mail;
+use foundation::params;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::model::{MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, Proofs, Refusal, VerificationRow, code_digest, is_token};
+use super::store::{self, Consumed, Guess, Holder, Open, OpenUntil};
+use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
+use crate::app::App;
+use crate::passwords::Password;
+use crate::sessions::{self, Beginning, EndReason, Proof, Started};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long an unproven registration stays after its mail became useless: so long a new mail can be asked for.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A mail that somebody waits for in front of a form.
+const WAITED_FOR: Duration = Duration::from_secs(3600);
+
+/// A registration, its fields accepted.
+#[derive(Debug, Clone)]
+pub(super) struct Form {
+    pub(super) email: EmailAddress,
+    pub(super) password: Password,
+    pub(super) display_name: DisplayName,
+    pub(super) locale: Locale,
+    pub(super) metadata: Metadata,
+}
+
+/// Registers. The answer is the same whether or not the address has an account; the mail tells.
+///
+/// # Errors
+/// [`Refusal`]: overload, or the database.
+pub(super) async fn register(app: &App, form: Form, key: &IdempotencyKey, from: ClientAddress) -> Result<Id<VerificationRow>, Refusal> {
+    if let Some(first) = key.replay(&app.db, app.clock.now()).await? {
+        return first.body.parse().map_err(|_| Refusal::Problem(foundation::kernel::Problem::internal()));
+    }
+    let password_hash = app.hashes.hash(&form.password).await?;
+    let id = Id::<VerificationRow>::new(&app.clock, &app.chance);
+    let proofs = Proofs::new(&app.chance);
+    let (inner, claimed) = (app.clone(), key.clone());
+    let done = app.db.write(move |tx| {
+        if claimed.claim(tx, inner.clock.now(), 202, &id.to_string())? == Claim::Done {
+            return Ok(false);
+        }
+        let registration = Registration { app: &inner, form: &form, password_hash: &password_hash, id, proofs: &proofs };
+        registration.store(tx, from).map(|()| true)
+    });
+    if done.await? {
+        return Ok(id);
+    }
+    let first = key.replay(&app.db, app.clock.now()).await?;
+    first.and_then(|first| first.body.parse().ok()).ok_or_else(|| Refusal::Problem(foundation::kernel::Problem::internal()))
+}
+
+struct Registration<'r> {
+    app: &'r App,
+    form: &'r Form,
+    password_hash: &'r str,
+    id: Id<VerificationRow>,
+    proofs: &'r Proofs,
+}
+
+impl Registration<'_> {
+    fn store(&self, tx: &mut Tx<'_>, from: ClientAddress) -> db::Result<()> {
+        let holder = self.holder(tx)?;
+        let stream = Stream::of(holder.user_id);
+        let service_name = &self.app.settings.service_name;
+        let now = self.app.clock.now();
+        if holder.verified {
+            let mail = Mail {
+                kind: "already_registered".into(),
+                to: self.form.email.as_str().to_owned(),
+                values: json!({ "service_name": service_name }),
+            };
+            self.app.postman.send(tx, &mail, now, DAY)?;
+            return self.app.audit(tx, &stream, "registration_repeated", from, json!({}));
+        }
+        let expires_at = now + self.app.settings.verification_lifetime;
+        let (link, code) = (self.proofs.token.digest(), code_digest(&self.app.code_key, self.id, &self.proofs.code));
+        tx.execute(&store::OPEN, params![holder.user_id, self.id, link, code, self.password_hash, expires_at])?;
+        mail_proofs(tx, self.app, self.form.email.as_str(), self.proofs)?;
+        self.app.audit(tx, &stream, "registration", from, json!({ "verification": self.id }))
+    }
+
+    /// The person whose address it is, made now when there is nobody; an unproven one takes over the newest profile.
+    fn holder(&self, tx: &mut Tx<'_>) -> db::Result<Holder> {
+        let (form, key) = (self.form, self.form.email.key());
+        if let Some(holder) = tx.opt::<Holder>(&store::FIND, params![key])? {
+            if !holder.verified {
+                let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+                tx.execute(&store::REPLACE_PROFILE, params![holder.user_id, name, locale, metadata])?;
+                tx.execute(&store::REPLACE_ADDRESS, params![holder.user_id, form.email.as_str()])?;
+            }
+            return Ok(holder);
+        }
+        let user_id = Id::<UserRow>::new(&self.app.clock, &self.app.chance);
+        let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+        tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, self.app.clock.now()])?;
+        let ours: Option<(Id<UserRow>,)> = tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
+        if ours.is_some() {
+            return Ok(Holder { user_id, verified: false });
+        }
+        // Somebody registered the same address between our look and our insert.
+        tx.execute(&store::DELETE_USER, params![user_id])?;
+        tx.one(&store::FIND, params![key])
+    }
+}
+
+fn mail_proofs(tx: &mut Tx<'_>, app: &App, to: &str, proofs: &Proofs) -> db::Result<()> {
+    let lifetime = app.settings.verification_lifetime;
+    let values = json!({
+        "link": format!("{}/verify-email?token={}", app.settings.public_url, proofs.token.reveal()),
+        "code": proofs.code.reveal(),
+        "expires_in": in_words(lifetime),
+        "service_name": app.settings.service_name,
+    });
+    app.postman.send(tx, &Mail { kind: "verify_email".into(), to: to.to_owned(), values }, app.clock.now(), lifetime)
+}
+
+/// `24 hours`, `15 minutes`, `90 seconds`: the largest unit that is exact.
+fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (number, unit) = match seconds {
+        s if s % 3600 == 0 => (s / 3600, "hour"),
+        s if s % 60 == 0 => (s / 60, "minute"),
+        s => (s, "second"),
+    };
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What somebody shows to prove a mailbox.
+#[derive(Debug, Clone)]
+pub(super) enum Shown {
+    /// The registration's id and the mail's link: the waiting password is activated.
+    IdAndLink(Id<VerificationRow>, Secret),
+    /// The registration's id and the mail's code: likewise.
+    IdAndCode(Id<VerificationRow>, Secret),
+    /// The mail's link alone, with a password of the mailbox's owner.
+    LinkAndPassword(Secret, Password),
+}
+
+/// The device that is let in once the mailbox is proven.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    pub(super) device_name: String,
+    pub(super) from: ClientAddress,
+}
+
+/// What became of it, stored either way.
+enum Outcome {
+    Invalid,
+    Suspended,
+    Proven,
+    SignedIn(Box<Started>),
+}
+
+/// Proves a mailbox and signs in.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn verify(app: &App, shown: Shown, visitor: Visitor) -> Result<Started, Refusal> {
+    match prove(app, shown, visitor, true).await? {
+        Outcome::SignedIn(started) => Ok(*started),
+        Outcome::Suspended => Err(Refusal::Suspended),
+        Outcome::Proven | Outcome::Invalid => Err(Refusal::VerificationInvalid),
+    }
+}
+
+/// Proves a mailbox by its link and sets the owner's password, without signing in: the page behind the link.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn claim_mailbox(app: &App, token: Secret, password: Password, from: ClientAddress) -> Result<(), Refusal> {
+    let visitor = Visitor { device_name: String::new(), from };
+    match prove(app, Shown::LinkAndPassword(token, password), visitor, false).await? {
+        Outcome::Invalid => Err(Refusal::VerificationInvalid),
+        Outcome::Proven | Outcome::SignedIn(_) | Outcome::Suspended => Ok(()),
+    }
+}
+
+async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Result<Outcome, Refusal> {
+    let own_hash = match &shown {
+        Shown::LinkAndPassword(token, password) => {
+            // The hash is the expensive part: nobody gets it for a link that is not open.
+            if !is_open(app, token).await? {
+                return Ok(Outcome::Invalid);
+            }
+            app.hashes.hash(password).await?
+        }
+        _ => String::new(),
+    };
+    let inner = app.clone();
+    let outcome = app.db.write(move |tx| {
+        let Some(proven) = consume(tx, &inner, &shown, &own_hash, visitor.from)? else { return Ok(Outcome::Invalid) };
+        activate(tx, &inner, &proven, visitor.from)?;
+        if !sign_in {
+            return Ok(Outcome::Proven);
+        }
+        let with = Beginning {
+            user: proven.user_id,
+            password_hash: proven.password_hash,
+            proof: Proof::PASSWORD,
+            device: Id::from_bytes(inner.chance.bytes()),
+            device_name: visitor.device_name.clone(),
+            from: visitor.from,
+        };
+        Ok(sessions::begin(tx, &inner, &with)?.map_or(Outcome::Suspended, |started| Outcome::SignedIn(Box::new(started))))
+    });
+    Ok(outcome.await?)
+}
+
+/// Whether a link leads anywhere; consumes nothing.
+///
+/// # Errors
+/// [`Refusal::Fault`].
+pub(super) async fn is_open(app: &App, token: &Secret) -> Result<bool, Refusal> {
+    if !is_token(token) {
+        return Ok(false);
+    }
+    let (digest, now) = (token.digest(), app.clock.now());
+    let open = app.db.read_one(move |tx| tx.opt::<OpenUntil>(&store::IS_OPEN, params![digest, now])).await?;
+    Ok(open.is_some())
+}
+
+/// Takes the verification away, if what was shown is right: the row decides, and it decides once.
+fn consume(tx: &mut Tx<'_>, app: &App, shown: &Shown, own_hash: &str, from: ClientAddress) -> db::Result<Option<Consumed>> {
+    let now = app.clock.now();
+    match shown {
+        Shown::IdAndLink(id, token) => {
+            tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_ID, params![id])?;
+            tx.opt(&store::CONSUME_LINK, params![id, token.digest(), now])
+        }
+        Shown::LinkAndPassword(token, _) => {
+            tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_LINK, params![token.digest()])?;
+            let user: Option<(Id<UserRow>,)> = tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
+            Ok(user.map(|(user_id,)| Consumed { user_id, password_hash: own_hash.to_owned() }))
+        }
+        Shown::IdAndCode(id, code) => consume_code(tx, app, *id, code, from),
+    }
+}
+
+fn consume_code(tx: &mut Tx<'_>, app: &App, id: Id<VerificationRow>, code: &Secret, from: ClientAddress) -> db::Result<Option<Consumed>> {
+    let now = app.clock.now();
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_ID, params![id])?;
+    let Some(guess) = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])? else { return Ok(None) };
+    let allowed: Option<(i64,)> = tx.opt(
+        &store::SPEND_ACCOUNT_GUESS,
+        params![guess.user_id, now, now + DAY, MAX_WRONG_IN_A_ROW, MAX_WRONG_A_DAY],
+    )?;
+    let digest = code_digest(&app.code_key, id, code);
+    if allowed.is_none() || digest != guess.code_digest {
+        app.audit(tx, &Stream::of(guess.user_id), "verification_failed", from, json!({ "verification": id }))?;
+        return Ok(None);
+    }
+    tx.opt(&store::CONSUME_CODE, params![id, digest])
+}
+
+/// The first proof of ownership: the password becomes the account's, everything else that was planted dies.
+fn activate(tx: &mut Tx<'_>, app: &App, proven: &Consumed, from: ClientAddress) -> db::Result<()> {
+    let (user, now) = (proven.user_id, app.clock.now());
+    tx.execute(&store::VERIFIED, params![user, now])?;
+    tx.execute(&store::SET_PASSWORD, params![user, proven.password_hash, now])?;
+    tx.execute(&store::FORGET_FAILURES, params![user])?;
+    tx.execute(&store::DROP_RESETS, params![user])?;
+    tx.execute(&store::DROP_CHANGES, params![user])?;
+    sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
+    app.audit(tx, &Stream::of(user), "email_verified", from, json!({}))
+}
+
+/// Sends the verification mail of an address again. The request writes the same for every address: whether there is
+/// anything to send is found out by the job, where nobody can measure it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ResendVerification {
+    address_key: String,
+}
+
+impl Job for ResendVerification {
+    const KIND: &'static str = "registration.resend_verification";
+}
+
+/// Asks for another mail.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn resend(app: &App, email: EmailAddress, key: &IdempotencyKey) -> Result<(), Refusal> {
+    let now = app.clock.now();
+    if key.replay(&app.db, now).await?.is_some() {
+        return Ok(());
+    }
+    let (inner, claimed) = (app.clone(), key.clone());
+    app.db
+        .write(move |tx| {
+            if claimed.claim(tx, now, 202, "")? == Claim::Ours {
+                let job = ResendVerification { address_key: email.key().to_owned() };
+                inner.queue.enqueue(tx, &job, &When::now(now, WAITED_FOR))?;
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(())
+}
+
+async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
+    let inner = app.clone();
+    app.db
+        .write(move |tx| {
+            let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else { return Ok(()) };
+            let proofs = Proofs::new(&inner.chance);
+            let (link, code) = (proofs.token.digest(), code_digest(&inner.code_key, open.verification_id, &proofs.code));
+            let expires_at = inner.clock.now() + inner.settings.verification_lifetime;
+            tx.execute(&store::RENEW, params![open.verification_id, link, code, expires_at])?;
+            mail_proofs(tx, &inner, &open.address, &proofs)?;
+            let details = json!({ "verification": open.verification_id });
+            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+            inner.audit(tx, &Stream::of(open.user_id), "verification_resent", nowhere, details)
+        })
+        .await?;
+    Ok(())
+}
+
+/// Adds this slice's jobs to a worker's handlers.
+#[must_use]
+pub fn handle(app: &App, handlers: Handlers) -> Handlers {
+    let app = app.clone();
+    handlers.on(move |job: ResendVerification| send_again(app.clone(), job))
+}
+
+/// Forgets people who never proved their address. True when there is more to do.
+///
+/// # Errors
+/// As every statement.
+pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
+    Ok(tx.execute(&store::SWEEP, params![app.clock.now() - KEPT])? >= 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_said_in_words() {
+        for (seconds, words) in [(86_400, "24 hours"), (3_600, "1 hour"), (900, "15 minutes"), (90, "90 seconds")] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), words);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! From a form to a verified account.
+//!
+//! * A registration's password waits in the open verification and becomes a credential only when the mail is
+//!   proven by whoever holds the `verification_id` that this registration was answered with. Whoever opens the link
+//!   without it proves the mailbox and nothing else, and chooses a password of their own: no mail activates a
+//!   password that its opener did not prove (better-auth #11023).
+//! * A second registration of an unproven address replaces the first (the newest wins, the older id dies); of a
+//!   proven one it stores nothing, and the mail says that there is an account. The answer is the same.
+//! * Five wrong guesses kill a code, its link lives on; wrong codes also count over all of an account's mails.
+
+mod flow;
+pub mod http;
+mod model;
+pub mod pages;
+mod store;
+
+pub use flow::{ResendVerification, handle, sweep};
+pub use model::{Refusal, VerificationRow};
+pub use store::STATEMENTS;

@@ -1,0 +1,86 @@
+//! The page behind the link of a verification mail. GET and HEAD consume nothing, so a mail scanner burns nothing:
+//! they move the token from the address into a cookie and show a form; the form posts.
+
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{Form, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use foundation::http::same_origin;
+use foundation::kernel::{Problem, Secret};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::flow;
+use super::model::Refusal;
+use crate::app::App;
+use crate::errors;
+use crate::pages::{cookie, render, see_other, set_cookie};
+use crate::passwords::Password;
+use crate::router::From;
+
+const PAGE: &str = "/verify-email";
+const COOKIE: &str = "__Host-pearlgate-verify";
+/// Long enough to think of a password.
+const COOKIE_SECONDS: u32 = 1_800;
+
+/// What the link carries.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Link {
+    token: Option<Secret>,
+}
+
+/// What the form posts.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Chosen {
+    password: Secret,
+}
+
+/// `GET /verify-email`
+pub(crate) async fn show(
+    State(app): State<App>,
+    headers: HeaderMap,
+    link: Result<Query<Link>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(link) = link.map_err(|_| Problem::malformed("The link is not complete; open it as it stands in the mail."))?;
+    if let Some(token) = link.token {
+        // Whatever stands in the address is kept only when it can stand in a cookie.
+        let plain = token.reveal().len() < 200 && token.reveal().bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        let value = if plain { token.reveal() } else { "" };
+        return Ok((set_cookie(COOKIE, value, COOKIE_SECONDS), see_other(PAGE)).into_response());
+    }
+    let state = match cookie(&headers, COOKIE) {
+        None => "expired_cookie",
+        Some(token) if flow::is_open(&app, &Secret::new(token.to_owned())).await? => "form",
+        Some(_) => "invalid",
+    };
+    page(&app, state, "")
+}
+
+/// `POST /verify-email`
+pub(crate) async fn submit(
+    State(app): State<App>,
+    From(from): From,
+    headers: HeaderMap,
+    form: Result<Form<Chosen>, FormRejection>,
+) -> Result<Response, Problem> {
+    if !same_origin(&headers, &app.settings.public_url) {
+        return Err(errors::problem("permission_denied").detail("This form was sent from another site. Open the link in the mail again."));
+    }
+    let Form(chosen) = form.map_err(|_| Problem::malformed("The form is not complete."))?;
+    let Some(token) = cookie(&headers, COOKIE) else { return page(&app, "expired_cookie", "") };
+    let password = match Password::accept("password", &chosen.password, app.settings.min_password_length) {
+        Ok(password) => password,
+        Err(error) => return Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "form", &error.message)?).into_response()),
+    };
+    match flow::claim_mailbox(&app, Secret::new(token.to_owned()), password, from).await {
+        Ok(()) => Ok((set_cookie(COOKIE, "", 0), page(&app, "done", "")?).into_response()),
+        Err(Refusal::VerificationInvalid) => {
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "invalid", "")?).into_response())
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn page(app: &App, state: &str, field_error: &str) -> Result<Response, Problem> {
+    render(app, "pages/verify_email.html", json!({ "state": state, "field_error": field_error, "action": PAGE }))
+}

@@ -1,0 +1,103 @@
+//! The statements about registrations and verifications.
+
+use foundation::kernel::{Digest, Id, Timestamp};
+use foundation::{record, statements};
+
+use super::model::VerificationRow;
+use crate::accounts::UserRow;
+
+statements! {
+    /// Whose address it is, locked: registering and proving the same address wait for each other.
+    FIND = "SELECT e.user_id,
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = e.user_id) THEN 1 ELSE 0 END AS BIGINT)
+        FROM user_emails e WHERE e.address_key = $1 /*pg FOR UPDATE OF e */";
+    INSERT_USER = "INSERT INTO users (id, display_name, locale, metadata, created_at) VALUES ($1, $2, $3, $4, $5)";
+    INSERT_EMAIL = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
+        ON CONFLICT (address_key) DO NOTHING RETURNING user_id";
+    DELETE_USER = "DELETE FROM users WHERE id = $1";
+    REPLACE_PROFILE = "UPDATE users SET display_name = $2, locale = $3, metadata = $4 WHERE id = $1";
+    REPLACE_ADDRESS = "UPDATE user_emails SET address = $2 WHERE user_id = $1";
+    OPEN = "INSERT INTO email_verification_tokens
+            (user_id, verification_id, link_digest, code_digest, password_hash, failures, expires_at)
+        VALUES ($1, $2, $3, $4, $5, 0, $6)
+        ON CONFLICT (user_id) DO UPDATE SET verification_id = excluded.verification_id,
+            link_digest = excluded.link_digest, code_digest = excluded.code_digest,
+            password_hash = excluded.password_hash, failures = 0, expires_at = excluded.expires_at";
+    /// The open verification of an unproven address, with the address as typed.
+    OPEN_OF = "SELECT t.user_id, t.verification_id, e.address FROM email_verification_tokens t
+        JOIN user_emails e ON e.user_id = t.user_id WHERE e.address_key = $1 /*pg FOR UPDATE OF e */";
+    RENEW = "UPDATE email_verification_tokens SET link_digest = $2, code_digest = $3, failures = 0, expires_at = $4
+        WHERE verification_id = $1";
+    /// Locks the address before its verification is decided; the same order as registering.
+    LOCK_BY_ID = "SELECT e.user_id FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
+        WHERE t.verification_id = $1 /*pg FOR UPDATE OF e */";
+    LOCK_BY_LINK = "SELECT e.user_id FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
+        WHERE t.link_digest = $1 /*pg FOR UPDATE OF e */";
+    IS_OPEN = "SELECT expires_at FROM email_verification_tokens WHERE link_digest = $1 AND expires_at > $2";
+    CONSUME_LINK = "DELETE FROM email_verification_tokens WHERE verification_id = $1 AND link_digest = $2 AND expires_at > $3
+        RETURNING user_id, password_hash";
+    CONSUME_LINK_ALONE = "DELETE FROM email_verification_tokens WHERE link_digest = $1 AND expires_at > $2 RETURNING user_id";
+    /// A guess is spent before it is compared, so that parallel guesses cannot overshoot.
+    SPEND_GUESS = "UPDATE email_verification_tokens SET failures = failures + 1
+        WHERE verification_id = $1 AND failures < $2 AND expires_at > $3 RETURNING user_id, code_digest";
+    SPEND_ACCOUNT_GUESS = "INSERT INTO code_failures (user_id, in_a_row, today, today_ends_at) VALUES ($1, 1, 1, $3)
+        ON CONFLICT (user_id) DO UPDATE SET in_a_row = code_failures.in_a_row + 1,
+            today = CASE WHEN code_failures.today_ends_at <= $2 THEN 1 ELSE code_failures.today + 1 END,
+            today_ends_at = CASE WHEN code_failures.today_ends_at <= $2 THEN excluded.today_ends_at
+                ELSE code_failures.today_ends_at END
+        WHERE code_failures.in_a_row < $4 AND (code_failures.today < $5 OR code_failures.today_ends_at <= $2)
+        RETURNING in_a_row";
+    CONSUME_CODE = "DELETE FROM email_verification_tokens WHERE verification_id = $1 AND code_digest = $2
+        RETURNING user_id, password_hash";
+    FORGET_FAILURES = "DELETE FROM code_failures WHERE user_id = $1";
+    VERIFIED = "INSERT INTO verified_emails (user_id, verified_at) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING";
+    SET_PASSWORD = "INSERT INTO password_credentials (user_id, password_hash, set_at) VALUES ($1, $2, $3)
+        ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, set_at = excluded.set_at";
+    DROP_RESETS = "DELETE FROM password_reset_tokens WHERE user_id = $1";
+    DROP_CHANGES = "DELETE FROM email_change_tokens WHERE user_id = $1";
+    /// People who never proved their address, a while after their last mail became useless.
+    SWEEP = "DELETE FROM users WHERE id IN
+        (SELECT t.user_id FROM email_verification_tokens t WHERE t.expires_at <= $1
+            AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = t.user_id)
+            ORDER BY t.expires_at LIMIT 500)";
+}
+
+record! {
+    /// Whose address it is.
+    #[derive(Debug)]
+    pub(super) struct Holder {
+        pub(super) user_id: Id<UserRow>,
+        pub(super) verified: bool,
+    }
+}
+
+record! {
+    /// An open verification, for another mail.
+    #[derive(Debug)]
+    pub(super) struct Open {
+        pub(super) user_id: Id<UserRow>,
+        pub(super) verification_id: Id<VerificationRow>,
+        pub(super) address: String,
+    }
+}
+
+record! {
+    /// A guess that was spent.
+    #[derive(Debug)]
+    pub(super) struct Guess {
+        pub(super) user_id: Id<UserRow>,
+        pub(super) code_digest: Digest,
+    }
+}
+
+record! {
+    /// A verification that was consumed just now.
+    #[derive(Debug)]
+    pub(super) struct Consumed {
+        pub(super) user_id: Id<UserRow>,
+        pub(super) password_hash: String,
+    }
+}
+
+/// Only [`super::flow`] asks for it: whether a link is still open.
+pub(super) type OpenUntil = (Timestamp,);

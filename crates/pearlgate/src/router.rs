@@ -1,0 +1,243 @@
+//! The whole URL map on one page. Every door is closed; each is opened by name, with its guard beside it.
+//!
+//! `open`: anybody. `signed_in`: a good access token of a living session. `internal`: the internal listener (in
+//! dev mode the public one too). `dev`: mounted in dev mode alone.
+//! Limits by account, address and network stand here too once there are any; until then the queue in front of the
+//! hashing pool is the only one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, patch, post, put};
+use foundation::http::{ClientAddress, Finish, Peer, finish};
+use foundation::kernel::{Clock, FieldError, Problem};
+
+use crate::app::App;
+use crate::{accounts, dev, pages, registration, server, sessions, sign_in};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Anybody.
+    Open,
+    /// Whoever holds a good access token of a living session.
+    SignedIn,
+    /// The internal listener.
+    Internal,
+    /// Dev mode alone.
+    Dev,
+}
+
+/// A route as it was mounted.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with `{names}`.
+    pub path: &'static str,
+    /// Its guard.
+    pub guard: Guard,
+}
+
+/// The routers of the two listeners and the list of what they hold.
+pub struct Doors {
+    /// For everybody.
+    pub public: Router,
+    /// For the internal listener.
+    pub internal: Router,
+    /// Every route of both.
+    pub routes: Vec<Route>,
+}
+
+/// Mounts everything.
+pub fn doors(app: &App) -> Doors {
+    let mut map = Map { app: app.clone(), public: Router::new(), internal: Router::new(), routes: Vec::new() };
+    use Guard::{Dev, Internal, Open, SignedIn};
+    use Method as M;
+
+    // Getting in and out
+    map.add(M::POST, "/v1/auth/register", Open, post(registration::http::register));
+    map.add(M::POST, "/v1/auth/verify-email", Open, post(registration::http::verify_email));
+    map.add(M::POST, "/v1/auth/resend-verification", Open, post(registration::http::resend_verification));
+    map.add(M::POST, "/v1/auth/login", Open, post(sign_in::http::login));
+    map.add(M::POST, "/v1/auth/refresh", Open, post(sessions::http::refresh));
+    map.add(M::POST, "/v1/auth/logout", Open, post(sessions::http::logout));
+
+    // One's own account
+    map.add(M::GET, "/v1/me", SignedIn, get(accounts::http::me));
+    map.add(M::PATCH, "/v1/me", SignedIn, patch(accounts::http::change_me));
+    map.add(M::GET, "/v1/me/activity", SignedIn, get(accounts::http::my_activity));
+
+    // Pages behind links in mails
+    map.add(M::GET, "/verify-email", Open, get(registration::pages::show));
+    map.add(M::POST, "/verify-email", Open, post(registration::pages::submit));
+
+    // The server's own
+    map.add(M::GET, "/.well-known/jwks.json", Open, get(sessions::http::jwks));
+    map.add(M::GET, "/.well-known/openid-configuration", Open, get(server::http::openid_configuration));
+    map.add(M::GET, "/health/live", Open, get(server::http::live));
+    map.add(M::GET, "/health/ready", Open, get(server::http::ready));
+    map.add(M::GET, "/health/dependencies", Internal, get(server::http::dependencies));
+    map.add(M::GET, "/metrics", Internal, get(server::http::metrics));
+    map.add(M::GET, "/errors", Open, get(server::pages::error_index));
+    map.add(M::GET, "/errors/{code}", Open, get(server::pages::error_code));
+    if app.settings.docs {
+        map.add(M::GET, "/openapi.json", Open, get(server::http::openapi));
+        map.add(M::GET, "/docs", Open, get(server::pages::docs));
+    }
+
+    // Dev mode
+    if app.settings.dev {
+        map.add(M::GET, "/", Dev, get(dev::http::start));
+        map.add(M::GET, "/dev/mailbox", Dev, get(dev::http::mailbox));
+        map.add(M::GET, "/dev/v1/messages", Dev, get(dev::http::messages));
+        map.add(M::POST, "/dev/v1/clock", Dev, post(dev::http::clock));
+        map.add(M::PUT, "/dev/v1/faults/{dependency}", Dev, put(dev::http::fault));
+    }
+    map.finish()
+}
+
+struct Map {
+    app: App,
+    public: Router<App>,
+    internal: Router<App>,
+    routes: Vec<Route>,
+}
+
+impl Map {
+    fn add(&mut self, method: Method, path: &'static str, guard: Guard, handler: MethodRouter<App>) {
+        self.routes.push(Route { method, path, guard });
+        let handler = match guard {
+            Guard::SignedIn => handler.layer(middleware::from_fn_with_state(self.app.clone(), sessions::require)),
+            Guard::Open | Guard::Internal | Guard::Dev => handler,
+        };
+        let on_public = guard != Guard::Internal || self.app.settings.dev;
+        if guard == Guard::Internal || path.starts_with("/health/") {
+            self.internal = std::mem::take(&mut self.internal).route(path, handler.clone());
+        }
+        if on_public {
+            self.public = std::mem::take(&mut self.public).route(path, handler);
+        }
+    }
+
+    fn finish(self) -> Doors {
+        let layers = |router: Router<App>| {
+            router
+                .fallback(|| async { Problem::not_found() })
+                .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
+                .with_state(self.app.clone())
+                .layer(middleware::from_fn_with_state(self.app.clone(), around))
+                .layer(middleware::from_fn_with_state(finishing(&self.app), finish))
+        };
+        Doors { public: layers(self.public), internal: layers(self.internal), routes: self.routes }
+    }
+}
+
+fn finishing(app: &App) -> Finish {
+    Finish {
+        public_url: Arc::from(app.settings.public_url.as_str()),
+        clock: app.clock.clone(),
+        chance: app.chance.clone(),
+        page: pages::problem_page,
+    }
+}
+
+/// Around every handler: is the host one of ours, who is calling, how long did it take, and did it panic.
+async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let Some(peer) = request.extensions().get::<Peer>().copied() else { return Problem::internal().into_response() };
+    if let Some(problem) = wrong_host(&app, peer, request.headers(), request.uri().authority().map(|a| a.as_str())) {
+        return problem.into_response();
+    }
+    let client = app.settings.proxies.client(peer.remote.ip(), request.headers());
+    request.extensions_mut().insert(client);
+    let route = request.extensions().get::<axum::extract::MatchedPath>().map_or("(none)", |p| p.as_str()).to_owned();
+    let method = known_method(request.method());
+    let started = Clock::stopwatch();
+    // A task of its own: a panic ends this request and nothing else, and a client that goes away does not stop
+    // a handler between two of its steps.
+    let response = match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            metrics::counter!("http_panics_total").increment(1);
+            tracing::error!(route, "a handler panicked");
+            Problem::internal().into_response()
+        }
+    };
+    let status = response.status().as_u16().to_string();
+    metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method, "status" => status).increment(1);
+    metrics::histogram!("http_request_seconds", "route" => route).record(started.elapsed().as_secs_f64());
+    response
+}
+
+/// A label of its own only for methods that exist: strangers do not choose our labels.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        _ => "other",
+    }
+}
+
+/// No link is ever made from a Host header, and a host that is not ours is not answered at all: neither poisoned
+/// links nor DNS rebinding have anything to work with.
+fn wrong_host(app: &App, peer: Peer, headers: &HeaderMap, authority: Option<&str>) -> Option<Problem> {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let ours = |host: &str| {
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
+        let local = peer.local.ip().to_canonical();
+        let address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == local);
+        host == app.settings.public_host()
+            || app.settings.allowed_hosts.iter().any(|allowed| allowed == host || allowed == name)
+            || address
+            || (local.is_loopback() && name == "localhost")
+    };
+    let authority = authority.map(str::to_ascii_lowercase);
+    if ours(&host) && authority.is_none_or(|authority| authority == host) {
+        return None;
+    }
+    Some(Problem::malformed(
+        "This server does not answer for the host in the request. Its names are server.public_url and server.allowed_hosts.",
+    ))
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct From(pub ClientAddress);
+
+impl<S: Send + Sync> FromRequestParts<S> for From {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<ClientAddress>().copied().map(Self).ok_or_else(Problem::internal)
+    }
+}
+
+/// For optional fields: what is given must have the type, and `null` is not a way to leave something out.
+///
+/// # Errors
+/// As the type's own.
+pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// What a device is called: one line of at most 100 characters.
+///
+/// # Errors
+/// 422.
+pub fn device_name(text: &str) -> Result<String, Problem> {
+    let fine = text.chars().count() <= 100 && !text.chars().any(char::is_control);
+    if fine {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::invalid(vec![FieldError::new("device_name", "invalid", "use one line of at most 100 characters")]))
+}
+

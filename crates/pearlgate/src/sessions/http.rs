@@ -1,0 +1,129 @@
+//! Sessions over HTTP.
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use foundation::http::{Json, OptionalJson};
+use foundation::kernel::{Problem, Secret};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::flow;
+use super::guard::bearer;
+use crate::accounts::User;
+use crate::app::App;
+use crate::router::From;
+
+/// What a client gets when somebody is let in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenSet {
+    /// Always `authenticated`.
+    #[schema(example = "authenticated")]
+    pub status: &'static str,
+    /// A JWT per RFC 9068, for `Authorization: Bearer`.
+    pub access_token: String,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    pub token_type: &'static str,
+    /// Seconds until the access token expires.
+    #[schema(example = 600)]
+    pub expires_in: u64,
+    /// Opaque; gives a new token set at `/v1/auth/refresh`.
+    pub refresh_token: String,
+    /// Seconds until the refresh token expires if it is not used.
+    pub refresh_expires_in: u64,
+    /// Tells this device from a stranger at its next sign-in; opens nothing.
+    pub device_token: String,
+    /// The session.
+    pub session: SessionInfo,
+    /// The person.
+    pub user: User,
+}
+
+/// A session as its client sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionInfo {
+    /// `ses_…`
+    pub id: String,
+    /// When it began.
+    pub created_at: String,
+    /// When it ends if it is not refreshed.
+    pub expires_at: String,
+    /// Authenticator assurance level (NIST SP 800-63B-4).
+    pub aal: i64,
+    /// Authentication methods (RFC 8176).
+    pub amr: Vec<String>,
+}
+
+/// How tokens travel. `token`: in the body.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Tokens in the body.
+    #[default]
+    Token,
+}
+
+/// A refresh token.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// `pgr_…`
+    #[schema(value_type = String)]
+    refresh_token: Secret,
+}
+
+/// Whose session ends.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Logout {
+    /// `pgr_…`; without it the session of the access token in `Authorization` ends.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<String>)]
+    refresh_token: Option<Secret>,
+}
+
+/// New tokens
+///
+/// The refresh token is replaced. Repeating the call with the same token within 30 seconds gives the same answer
+/// again, so a lost response or a second tab signs nobody out. A token that was replaced long ago ends the session.
+#[utoipa::path(post, path = "/v1/auth/refresh", tag = "sign-in", request_body = Refresh,
+    responses((status = 200, body = TokenSet), (status = "4XX", body = crate::openapi::ProblemDocument)))]
+pub async fn refresh(State(app): State<App>, From(from): From, Json(body): Json<Refresh>) -> Result<JsonAnswer<TokenSet>, Problem> {
+    let started = flow::refresh(&app, &body.refresh_token, from).await?;
+    flow::token_set(&app, started).map(JsonAnswer)
+}
+
+/// Sign out
+///
+/// Ends the session of the refresh token in the body or of the access token in `Authorization`. Answers 204 also
+/// when that session is over already.
+#[utoipa::path(post, path = "/v1/auth/logout", tag = "sign-in", request_body = Logout,
+    responses((status = 204), (status = "4XX", body = crate::openapi::ProblemDocument)))]
+pub async fn logout(
+    State(app): State<App>,
+    From(from): From,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson<Logout>,
+) -> Result<StatusCode, Problem> {
+    let session = match body.refresh_token {
+        Some(token) => app.refresh_key.read(&token),
+        None => {
+            let token = bearer(&headers).ok().flatten();
+            token.and_then(|token| app.access_tokens.verify_signature(token).ok()).map(|claims| claims.sid)
+        }
+    };
+    flow::log_out(&app, session, from).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// The public keys
+///
+/// Verifies access tokens with any JOSE library (RFC 7517).
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "server",
+    responses((status = 200, body = Object), (status = 503, body = crate::openapi::ProblemDocument)))]
+pub async fn jwks(State(app): State<App>) -> Result<Response, Problem> {
+    let keys = app.access_tokens.jwks().ok_or_else(|| Problem::unavailable("The keys have not been loaded yet; try again."))?;
+    let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
+    Ok((headers, keys).into_response())
+}

@@ -1,0 +1,30 @@
+//! A living sign-in: the session row, its one refresh token, the access tokens made from it.
+//!
+//! The refresh token, in four cases (`flow::refresh`). A token is `pgr_` + session id ‖ nonce ‖ MAC; without a good
+//! MAC the database is not asked.
+//! 1. It is the current one: it becomes the previous one, and its successor, derived from it and the moment,
+//!    becomes current. One conditional update; one round trip on PostgreSQL.
+//! 2. It is the previous one, at most 30 s after the rotation: the same successor again. A lost response, a second
+//!    tab and a retry change nothing.
+//! 3. It is the previous one, later: its successor was never presented. Another successor takes its place.
+//! 4. Anything else is an old token replayed: the session ends, with an audit event and a mail.
+//!
+//! Every end keeps its reason, which the 401 tells.
+
+mod access_tokens;
+mod devices;
+mod flow;
+mod guard;
+pub mod http;
+mod model;
+mod signing_keys;
+mod store;
+
+pub use access_tokens::{AccessTokens, Claims};
+pub use devices::{DeviceRow, known_device};
+pub use flow::{Beginning, Started, begin, end_all, refresh, sweep, token_set};
+pub use guard::Current;
+pub(crate) use guard::require;
+pub use model::{EndReason, Proof, RefreshKey, SessionRow};
+pub use signing_keys::{SigningKeyInfo, ensure as ensure_signing_key, list as list_signing_keys};
+pub use store::{RAW_ROTATION, STATEMENTS, SessionUser};

@@ -1,0 +1,350 @@
+//! The settings as types, checked: what contradicts itself is refused at start with the key, the place and the
+//! remedy.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use foundation::config::{ConfigError, Layers};
+use foundation::http::Proxies;
+use foundation::kernel::Secret;
+use foundation::mail::{SmtpOptions, SmtpTls};
+use serde::Deserialize;
+
+/// The commented default file.
+pub const DEFAULTS: &str = include_str!("default.toml");
+/// What environment variables begin with.
+pub const ENVIRONMENT: &str = "PEARLGATE";
+/// Keys whose values are never shown.
+pub const SECRETS: [&str; 3] = ["secrets.master_key", "mail.smtp.password", "database.url"];
+
+/// The settings as they stand in TOML.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml explains each of them")]
+pub struct Raw {
+    pub server: RawServer,
+    pub service: RawService,
+    pub data: RawData,
+    pub database: RawDatabase,
+    pub secrets: RawSecrets,
+    pub mail: RawMail,
+    pub tokens: RawTokens,
+    pub verification: RawVerification,
+    pub passwords: RawPasswords,
+    pub hashing: RawHashing,
+    pub docs: RawDocs,
+    pub log: RawLog,
+}
+
+macro_rules! section {
+    ($name:ident { $($field:ident: $ty:ty),+ $(,)? }) => {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(missing_docs, reason = "default.toml explains each of them")]
+        pub struct $name { $(pub $field: $ty),+ }
+    };
+}
+
+section!(RawServer {
+    listen: String,
+    internal_listen: String,
+    public_url: String,
+    allowed_hosts: Vec<String>,
+    trusted_proxies: Vec<String>,
+    max_connections: usize,
+    max_connections_per_address: usize,
+    drain: String,
+});
+section!(RawService { name: String });
+section!(RawData { dir: PathBuf });
+section!(RawDatabase { url: String, ca_file: String, connections: usize });
+section!(RawSecrets { master_key: Secret });
+section!(RawMail { from: String, smtp: RawSmtp });
+section!(RawSmtp { host: String, port: u16, tls: String, username: String, password: Secret, ca_file: String });
+section!(RawTokens { audience: String, client_id: String, access: String, refresh_idle: String, session: String });
+section!(RawVerification { lifetime: String });
+section!(RawPasswords { min_length: usize });
+section!(RawHashing { memory_kib: u32, iterations: u32, parallelism: u32, threads: usize, queue: usize });
+section!(RawDocs { enabled: bool });
+section!(RawLog { format: String, level: String });
+
+/// The settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Dev mode: `--dev`.
+    pub dev: bool,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where to listen for what is not public.
+    pub internal_listen: Option<SocketAddr>,
+    /// `https://host`, without a slash at the end; empty in dev mode until the port is known.
+    pub public_url: String,
+    /// Further hosts.
+    pub allowed_hosts: Vec<String>,
+    /// Declared proxies.
+    pub proxies: Proxies,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections from one address.
+    pub max_connections_per_address: usize,
+    /// How long a stop waits.
+    pub drain: Duration,
+    /// How the service calls itself.
+    pub service_name: String,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// PostgreSQL's address; none for SQLite.
+    pub database_url: Option<String>,
+    /// Who vouches for PostgreSQL.
+    pub database_ca_file: Option<PathBuf>,
+    /// Connections to PostgreSQL.
+    pub database_connections: usize,
+    /// The master key; none in dev mode until it is made.
+    pub master_key: Option<[u8; 32]>,
+    /// The mail server, unless it is dev mode.
+    pub smtp: SmtpOptions,
+    /// `aud`; empty for the public URL.
+    pub audience: String,
+    /// `client_id`.
+    pub client_id: String,
+    /// Life of an access token.
+    pub access_lifetime: Duration,
+    /// Life of an unused refresh token.
+    pub refresh_idle: Duration,
+    /// Life of a session.
+    pub session_lifetime: Duration,
+    /// Life of a verification.
+    pub verification_lifetime: Duration,
+    /// Fewest characters of a password.
+    pub min_password_length: usize,
+    /// Argon2id: KiB, passes, lanes.
+    pub hash_cost: (u32, u32, u32),
+    /// Hashes at a time.
+    pub hash_threads: usize,
+    /// Hashes that may wait.
+    pub hash_queue: usize,
+    /// Whether the docs answer.
+    pub docs: bool,
+    /// Logs as JSON.
+    pub log_json: bool,
+    /// Log level.
+    pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// The largest Argon2 memory that a setting or a stored hash may ask for, in KiB.
+pub const MAX_HASH_MEMORY: u32 = 1 << 20;
+
+impl Settings {
+    /// Checks the layers.
+    ///
+    /// # Errors
+    /// The first setting that cannot stand, with its place and a remedy.
+    pub fn check(layers: &Layers, dev: bool) -> Result<Self, ConfigError> {
+        let raw: Raw = layers.build()?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let hash_threads = if raw.hashing.threads == 0 { cores } else { raw.hashing.threads };
+        let settings = Self {
+            dev,
+            listen: address(layers, "server.listen", &raw.server.listen)?,
+            internal_listen: match raw.server.internal_listen.as_str() {
+                "" => None,
+                text => Some(address(layers, "server.internal_listen", text)?),
+            },
+            public_url: public_url(layers, &raw.server.public_url, dev)?,
+            allowed_hosts: raw.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            proxies: Proxies::parse(&raw.server.trusted_proxies)
+                .map_err(|why| layers.refuse("server.trusted_proxies", why))?,
+            max_connections: at_least_one(layers, "server.max_connections", raw.server.max_connections)?,
+            max_connections_per_address: at_least_one(
+                layers,
+                "server.max_connections_per_address",
+                raw.server.max_connections_per_address,
+            )?,
+            drain: duration(layers, "server.drain", &raw.server.drain)?,
+            service_name: one_line(layers, "service.name", &raw.service.name)?,
+            smtp: smtp(layers, &raw)?,
+            data_dir: raw.data.dir,
+            database_url: some(&raw.database.url),
+            database_ca_file: some(&raw.database.ca_file).map(PathBuf::from),
+            database_connections: at_least_one(layers, "database.connections", raw.database.connections)?,
+            master_key: master_key(layers, &raw.secrets.master_key, dev)?,
+            audience: raw.tokens.audience,
+            client_id: some(&raw.tokens.client_id).unwrap_or_else(|| "pearlgate".into()),
+            access_lifetime: duration(layers, "tokens.access", &raw.tokens.access)?,
+            refresh_idle: duration(layers, "tokens.refresh_idle", &raw.tokens.refresh_idle)?,
+            session_lifetime: duration(layers, "tokens.session", &raw.tokens.session)?,
+            verification_lifetime: duration(layers, "verification.lifetime", &raw.verification.lifetime)?,
+            min_password_length: min_length(layers, raw.passwords.min_length)?,
+            hash_cost: hash_cost(layers, &raw.hashing)?,
+            hash_threads,
+            hash_queue: if raw.hashing.queue == 0 { hash_threads * 128 } else { raw.hashing.queue },
+            docs: raw.docs.enabled || dev,
+            log_json: match raw.log.format.as_str() {
+                "json" => true,
+                "text" => false,
+                _ => return Err(layers.refuse("log.format", "is \"text\" or \"json\"")),
+            },
+            log_level: raw.log.level.parse().map_err(|_| layers.refuse("log.level", "is error, warn, info or debug"))?,
+        };
+        settings.contradictions(layers)?;
+        Ok(settings)
+    }
+
+    fn contradictions(&self, layers: &Layers) -> Result<(), ConfigError> {
+        if self.dev && !self.listen.ip().is_loopback() {
+            return Err(layers.refuse(
+                "server.listen",
+                "is not on this machine, and --dev opens doors that nobody else may use. Listen on 127.0.0.1, or serve without --dev.",
+            ));
+        }
+        if self.access_lifetime > self.refresh_idle {
+            return Err(layers.refuse("tokens.access", "is longer than tokens.refresh_idle: make it shorter"));
+        }
+        if self.refresh_idle > self.session_lifetime {
+            return Err(layers.refuse("tokens.refresh_idle", "is longer than tokens.session: make it shorter"));
+        }
+        Ok(())
+    }
+
+    /// The host and port of the public URL.
+    pub fn public_host(&self) -> &str {
+        self.public_url.split_once("://").map_or("", |(_, host)| host)
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn address(layers: &Layers, key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let readable = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    readable.parse().map_err(|_| layers.refuse(key, format!("is {text:?}; give an address and a port such as 127.0.0.1:8080")))
+}
+
+fn duration(layers: &Layers, key: &str, text: &str) -> Result<Duration, ConfigError> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(layers.refuse(key, format!("is {text:?}; give a duration such as \"10m\" or \"30d\""))),
+    }
+}
+
+fn at_least_one(layers: &Layers, key: &str, number: usize) -> Result<usize, ConfigError> {
+    if number == 0 { Err(layers.refuse(key, "must be at least 1")) } else { Ok(number) }
+}
+
+fn one_line(layers: &Layers, key: &str, text: &str) -> Result<String, ConfigError> {
+    let fine = !text.trim().is_empty() && text.chars().count() <= 100 && !text.chars().any(char::is_control);
+    if fine { Ok(text.to_owned()) } else { Err(layers.refuse(key, "must be one line of 1 to 100 characters")) }
+}
+
+fn min_length(layers: &Layers, number: usize) -> Result<usize, ConfigError> {
+    if (8..=64).contains(&number) {
+        return Ok(number);
+    }
+    Err(layers.refuse("passwords.min_length", "must be from 8 to 64; 15 is what NIST asks of a password that stands alone"))
+}
+
+fn hash_cost(layers: &Layers, raw: &RawHashing) -> Result<(u32, u32, u32), ConfigError> {
+    let (m, t, p) = (raw.memory_kib, raw.iterations, raw.parallelism);
+    if !(1..=16).contains(&p) || !(1..=64).contains(&t) || m < 8 * p || m > MAX_HASH_MEMORY {
+        return Err(layers.refuse(
+            "hashing.memory_kib",
+            "or its neighbours are out of range: memory from 8 KiB per lane to 1 GiB, 1 to 64 iterations, 1 to 16 lanes",
+        ));
+    }
+    Ok((m, t, p))
+}
+
+fn is_local_host(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name.ends_with(".localhost")
+}
+
+fn public_url(layers: &Layers, text: &str, dev: bool) -> Result<String, ConfigError> {
+    const KEY: &str = "server.public_url";
+    if text.is_empty() {
+        return if dev {
+            Ok(String::new())
+        } else {
+            Err(layers.refuse(KEY, "is not set. It is the address under which people reach this server, such as \
+                https://accounts.example.com: set it in a file given with --config, or with \
+                PEARLGATE__SERVER__PUBLIC_URL. To try the server out without any settings: `pearlgate serve --dev`."))
+        };
+    }
+    let url = text.trim_end_matches('/').to_ascii_lowercase();
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let plain = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
+    if !plain {
+        return Err(layers.refuse(KEY, format!("is {text:?}; give scheme and host only, such as https://accounts.example.com")));
+    }
+    if url.starts_with("http://") && !is_local_host(host) {
+        return Err(layers.refuse(KEY, "is http on another machine's name. Browsers would not keep its cookies and anybody on the way could read passwords: use https."));
+    }
+    Ok(url)
+}
+
+fn master_key(layers: &Layers, text: &Secret, dev: bool) -> Result<Option<[u8; 32]>, ConfigError> {
+    const KEY: &str = "secrets.master_key";
+    if text.reveal().is_empty() {
+        return if dev {
+            Ok(None)
+        } else {
+            Err(layers.refuse(KEY, "is not set. Make one with `pearlgate keys generate > master.key`, keep it apart from the \
+                database, and set PEARLGATE__SECRETS__MASTER_KEY_FILE=master.key. To try the server out without any \
+                settings: `pearlgate serve --dev`."))
+        };
+    }
+    parse_master_key(text.reveal()).map(Some).ok_or_else(|| {
+        layers.refuse(KEY, "is not 32 bytes in base64. Make one with `pearlgate keys generate`.")
+    })
+}
+
+/// A master key from its text.
+pub fn parse_master_key(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    let bytes = BASE64.decode(text.as_bytes()).or_else(|_| BASE64URL_NOPAD.decode(text.trim_end_matches('=').as_bytes()));
+    bytes.ok()?.try_into().ok()
+}
+
+fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
+    let smtp = &raw.mail.smtp;
+    let tls = match smtp.tls.as_str() {
+        "starttls" => SmtpTls::StartTls,
+        "implicit" => SmtpTls::Implicit,
+        "none" if is_local_host(&smtp.host) => SmtpTls::None,
+        "none" => {
+            return Err(layers.refuse("mail.smtp.tls", "is \"none\", but mail.smtp.host is another machine: use \"starttls\" or \"implicit\""));
+        }
+        _ => return Err(layers.refuse("mail.smtp.tls", "is \"starttls\", \"implicit\" or \"none\"")),
+    };
+    let login = match (smtp.username.as_str(), smtp.password.reveal()) {
+        ("", "") => None,
+        ("", _) | (_, "") => {
+            return Err(layers.refuse("mail.smtp.username", "and mail.smtp.password go together: set both or neither"));
+        }
+        (user, _) => Some((user.to_owned(), smtp.password.clone())),
+    };
+    if login.is_some() && tls == SmtpTls::None && !is_local_host(&smtp.host) {
+        return Err(layers.refuse("mail.smtp.password", "would cross the network in plain text: use TLS"));
+    }
+    let host = raw.server.public_url.trim_end_matches('/').rsplit("//").next().unwrap_or_default();
+    let domain = host.split(':').next().filter(|d| !d.is_empty()).unwrap_or("localhost");
+    let from = some(&raw.mail.from).unwrap_or_else(|| format!("\"{}\" <no-reply@{domain}>", raw.service.name.replace(['"', '\\'], "")));
+    let ca_file = some(&smtp.ca_file).map(PathBuf::from);
+    Ok(SmtpOptions { host: smtp.host.clone(), port: smtp.port, tls, login, ca_file, from })
+}
+
+/// The defaults, then the file, then the environment.
+///
+/// # Errors
+/// The first thing that cannot stand.
+pub fn layers(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Result<Layers, ConfigError> {
+    let mut layers = Layers::new(DEFAULTS)?;
+    if let Some(file) = file {
+        layers.file(file)?;
+    }
+    layers.environment(ENVIRONMENT, variables)?;
+    Ok(layers)
+}

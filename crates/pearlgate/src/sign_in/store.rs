@@ -1,0 +1,27 @@
+//! The statements about signing in.
+
+use foundation::kernel::Id;
+use foundation::{record, statements};
+
+use crate::accounts::UserRow;
+
+statements! {
+    /// The person behind an address and the one hash that counts: the account's, or the one that waits for a proof.
+    FIND = "SELECT e.user_id,
+            COALESCE((SELECT c.password_hash FROM password_credentials c WHERE c.user_id = e.user_id),
+                (SELECT t.password_hash FROM email_verification_tokens t WHERE t.user_id = e.user_id), ''),
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = e.user_id)
+                THEN 1 ELSE 0 END AS BIGINT)
+        FROM user_emails e WHERE e.address_key = $1";
+    SUSPENDED = "SELECT suspended_at FROM suspensions WHERE user_id = $1";
+}
+
+record! {
+    /// Who may be signing in.
+    #[derive(Debug, Clone)]
+    pub(super) struct Candidate {
+        pub(super) user_id: Id<UserRow>,
+        pub(super) password_hash: String,
+        pub(super) has_credential: bool,
+    }
+}

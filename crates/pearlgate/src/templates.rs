@@ -1,0 +1,47 @@
+//! The templates, compiled into the program.
+
+use minijinja::{Environment, UndefinedBehavior};
+
+macro_rules! embed {
+    ($($name:literal),+ $(,)?) => {
+        const TEMPLATES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../templates/", $name)))),+];
+    };
+}
+
+embed!(
+    "mails/layout.html",
+    "mails/verify_email/subject.txt",
+    "mails/verify_email/text.txt",
+    "mails/verify_email/html.html",
+    "mails/already_registered/subject.txt",
+    "mails/already_registered/text.txt",
+    "mails/already_registered/html.html",
+    "mails/refresh_token_reused/subject.txt",
+    "mails/refresh_token_reused/text.txt",
+    "mails/refresh_token_reused/html.html",
+    "pages/layout.html",
+    "pages/verify_email.html",
+    "pages/problem.html",
+    "pages/error_code.html",
+    "pages/error_index.html",
+    "pages/docs.html",
+    "pages/mailbox.html",
+);
+
+/// All templates; names that end in `.html` are escaped, and a value that is missing is an error.
+///
+/// # Errors
+/// When one does not compile.
+pub fn environment() -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text)?;
+    }
+    Ok(environment)
+}
+
+/// The mails there are, by name.
+pub fn mails() -> impl Iterator<Item = &'static str> {
+    TEMPLATES.iter().filter_map(|(name, _)| name.strip_prefix("mails/")?.strip_suffix("/subject.txt"))
+}
