@@ -9,7 +9,6 @@ use crate::{accounts, registration, server, sessions, sign_in};
 
 /// One refused field.
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "describes what foundation::http writes")]
 pub struct FieldProblem {
     /// The field's name.
     field: String,
@@ -21,7 +20,6 @@ pub struct FieldProblem {
 
 /// What every refusal looks like (RFC 9457, `application/problem+json`).
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "describes what foundation::http writes")]
 pub struct ProblemDocument {
     /// A page that explains the code.
     r#type: String,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::Message;
 use crate::kernel::Clock;
@@ -38,12 +39,13 @@ pub struct Kept {
 pub struct Mailbox {
     clock: Clock,
     mails: Arc<Mutex<VecDeque<Kept>>>,
+    arrived: Arc<Notify>,
 }
 
 impl Mailbox {
     /// An empty mailbox.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, mails: Arc::default() }
+        Self { clock, mails: Arc::default(), arrived: Arc::default() }
     }
 
     pub(super) fn keep(&self, message: &Message) {
@@ -61,6 +63,13 @@ impl Mailbox {
         let mut mails = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
         mails.push_front(kept);
         mails.truncate(MOST);
+        drop(mails);
+        self.arrived.notify_waiters();
+    }
+
+    /// Completes when the next mail arrives after this call.
+    pub fn next_arrival(&self) -> tokio::sync::futures::Notified<'_> {
+        self.arrived.notified()
     }
 
     /// What arrived, newest first: all of it, or what is for `to` or of this `kind`.

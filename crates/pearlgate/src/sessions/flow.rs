@@ -88,9 +88,9 @@ pub fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
         status: "authenticated",
         access_token: access_token.reveal().to_owned(),
         token_type: "Bearer",
-        expires_in: (now.until(row.expires_at)).min(app.access_tokens.lifetime()).as_secs(),
+        expires_in: nearest_second(now.until(row.expires_at).min(app.access_tokens.lifetime())),
         refresh_token: refresh_token.reveal().to_owned(),
-        refresh_expires_in: now.until(expires_at).as_secs(),
+        refresh_expires_in: nearest_second(now.until(expires_at)),
         device_token: devices::token(&app.device_key, row.user_id, row.device_id).reveal().to_owned(),
         session: SessionInfo {
             id: row.session_id.to_string(),
@@ -101,6 +101,11 @@ pub fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
         },
         user: row.user(),
     })
+}
+
+/// The moment is read again while the answer is made; a fraction of a second does not make a day shorter.
+fn nearest_second(duration: Duration) -> u64 {
+    (duration + Duration::from_millis(500)).as_secs()
 }
 
 /// What became of a token that was not the current one.

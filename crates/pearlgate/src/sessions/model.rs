@@ -13,7 +13,7 @@ impl Entity for SessionRow {
 
 /// How long after a rotation the same successor is given again: longer than any retry, shorter than a thief needs
 /// to profit.
-pub const REPEATABLE: Duration = Duration::from_secs(30);
+pub(super) const REPEATABLE: Duration = Duration::from_secs(30);
 
 const PREFIX: &str = "pgr_";
 const NONCE: usize = 16;

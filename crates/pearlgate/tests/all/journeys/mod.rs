@@ -1,0 +1,5 @@
+//! Stories through HTTP.
+
+mod account;
+mod registration;
+mod sessions;

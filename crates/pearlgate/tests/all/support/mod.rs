@@ -1,0 +1,294 @@
+//! A real server in this process, on a free port, with a database of its own, a clock that stands still until it is
+//! moved, and cheap hashes. Every answer is checked against the API's own description.
+
+mod contract;
+mod postgres;
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use foundation::jobs;
+use foundation::kernel::{Clock, Entropy, Timestamp};
+use foundation::mail::Kept;
+use pearlgate::app::App;
+use pearlgate::server::{self, Running};
+use pearlgate::settings::{self, Settings};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+pub use contract::{called, contract};
+pub use postgres::{PostgresDatabase, environment};
+
+/// A Monday morning.
+pub const START: Timestamp = Timestamp::from_micros(1_795_430_000_000_000);
+pub const PASSWORD: &str = "nine purple lanterns drift";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Writes a test once and runs it on both databases.
+#[macro_export]
+macro_rules! both {
+    ($(#[$meta:meta])* async fn $name:ident($app:ident: &TestApp) $body:block) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            async fn story($app: &$crate::support::TestApp) $body
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let app = $crate::support::TestApp::start($crate::support::Engine::Sqlite).await;
+                story(&app).await;
+                app.finish().await;
+            }
+
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let app = $crate::support::TestApp::start($crate::support::Engine::Postgres).await;
+                story(&app).await;
+                app.finish().await;
+            }
+        }
+    };
+}
+
+pub struct TestApp {
+    pub url: String,
+    pub app: App,
+    pub clock: Clock,
+    pub engine: Engine,
+    pub client: reqwest::Client,
+    pub dir: tempfile::TempDir,
+    running: Running,
+    database: Option<PostgresDatabase>,
+    explained: Mutex<HashSet<String>>,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Answer {
+    /// The status and the code of a refusal, as `"401 invalid_credentials"`.
+    pub fn refusal(&self) -> String {
+        format!("{} {}", self.status, self.json["code"].as_str().unwrap_or("-"))
+    }
+
+    /// The field errors as `field:code`.
+    pub fn fields(&self) -> Vec<String> {
+        let fields = self.json["fields"].as_array().cloned().unwrap_or_default();
+        fields.iter().map(|f| format!("{}:{}", f["field"].as_str().unwrap(), f["code"].as_str().unwrap())).collect()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn str(&self, pointer: &str) -> String {
+        self.json.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {}", self.text)).to_owned()
+    }
+}
+
+/// Somebody with a verified account, signed in.
+#[derive(Debug, Clone)]
+pub struct Person {
+    pub email: String,
+    pub id: String,
+    pub session: String,
+    pub access: String,
+    pub refresh: String,
+}
+
+impl Person {
+    pub fn of(answer: &Answer) -> Self {
+        Self {
+            email: answer.str("/user/email"),
+            id: answer.str("/user/id"),
+            session: answer.str("/session/id"),
+            access: answer.str("/access_token"),
+            refresh: answer.str("/refresh_token"),
+        }
+    }
+}
+
+/// Settings for a test: dev mode, cheap hashes, a free port; `more` is TOML laid over them.
+pub fn test_settings(dir: &std::path::Path, database: Option<&str>, dev: bool, more: &str) -> Settings {
+    let mut layers = settings::layers(None, []).unwrap();
+    let basics = "[server]\nlisten = \"127.0.0.1:0\"\ndrain = \"3s\"\n[hashing]\nmemory_kib = 64\niterations = 1\nthreads = 2\n[log]\nlevel = \"error\"";
+    layers.text("the test", basics).unwrap();
+    layers.option("data", "data.dir", dir.to_str().unwrap()).unwrap();
+    if let Some(url) = database {
+        layers.option("database", "database.url", url).unwrap();
+    }
+    layers.text("the test", more).unwrap();
+    Settings::check(&layers, dev).unwrap()
+}
+
+impl TestApp {
+    pub async fn start(engine: Engine) -> Self {
+        Self::with(engine, true, "").await
+    }
+
+    /// As in production: no dev routes, settings from `more`, which must name the public URL and master key.
+    pub async fn production(engine: Engine, more: &str) -> Self {
+        Self::with(engine, false, more).await
+    }
+
+    pub async fn with(engine: Engine, dev: bool, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(PostgresDatabase::create().await),
+        };
+        let settings = test_settings(dir.path(), database.as_ref().map(|d| d.url.as_str()), dev, more);
+        let clock = Clock::manual(START);
+        foundation::telemetry::start_logging(false, settings.log_level);
+        let running = server::start(settings, clock.clone(), Entropy::System).await.unwrap();
+        let (url, app) = (running.url.clone(), running.app.clone());
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+        Self { url, app, clock, engine, client, dir, running, database, explained: Mutex::default() }
+    }
+
+    /// A second server on the same database, as a second process would be one.
+    pub async fn twin(&self) -> Running {
+        let url = self.database.as_ref().expect("only PostgreSQL can be shared").url.clone();
+        let dir = tempfile::tempdir().unwrap().keep();
+        let key = std::fs::read_to_string(self.dir.path().join("dev-master.key")).unwrap();
+        std::fs::write(dir.join("dev-master.key"), key).unwrap();
+        let settings = Settings { public_url: self.url.clone(), ..test_settings(&dir, Some(&url), true, "") };
+        server::start(settings, self.clock.clone(), Entropy::System).await.unwrap()
+    }
+
+    /// PostgreSQL's address, when this is a test on it.
+    pub fn database_url(&self) -> Option<&str> {
+        self.database.as_ref().map(|d| d.url.as_str())
+    }
+
+    /// Jobs of this kind may be left when the test ends.
+    pub fn explain(&self, kind: &str) {
+        self.explained.lock().unwrap().insert(kind.to_owned());
+    }
+
+    pub async fn finish(self) {
+        let explained = self.explained.lock().unwrap().clone();
+        if explained.is_empty() {
+            // The last mail may have arrived a moment before its job was taken off the list.
+            self.quiet().await;
+        }
+        let unexplained = |kind: &String| kind != "maintenance.sweep" && !explained.contains(kind);
+        let left: Vec<_> = jobs::waiting(&self.app.db).await.unwrap().into_iter().filter(|(k, _)| unexplained(k)).collect();
+        let dead: Vec<_> = jobs::dead(&self.app.db).await.unwrap().into_iter().filter(|(k, _)| unexplained(k)).collect();
+        self.running.stop().await;
+        if let Some(database) = self.database {
+            database.drop().await;
+        }
+        assert!(left.is_empty() && dead.is_empty(), "jobs left behind: {left:?}, given up: {dead:?}");
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.client.execute(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let answer = Answer { status, headers, text, json };
+        contract(&self.url).check(&method, &path, &answer);
+        answer
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn get_as(&self, path: &str, access: &str) -> Answer {
+        self.send(self.request(Method::GET, path).bearer_auth(access)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn register(&self, email: &str) -> Answer {
+        self.post("/v1/auth/register", json!({ "email": email, "password": PASSWORD, "display_name": "Ada" })).await
+    }
+
+    pub async fn login(&self, email: &str, password: &str) -> Answer {
+        self.post("/v1/auth/login", json!({ "email": email, "password": password })).await
+    }
+
+    pub async fn refresh(&self, token: &str) -> Answer {
+        self.post("/v1/auth/refresh", json!({ "refresh_token": token })).await
+    }
+
+    /// Registers, reads the mail, verifies, and is signed in.
+    pub async fn person(&self, email: &str) -> Person {
+        let verification = self.register(email).await.str("/verification_id");
+        let mail = self.mail(email, "verify_email", 1).await;
+        let body = json!({ "verification_id": verification, "code": mail.code });
+        let answer = self.post("/v1/auth/verify-email", body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        Person::of(&answer)
+    }
+
+    /// Waits for the `count`th mail of a kind to somebody and gives it.
+    pub async fn mail(&self, to: &str, kind: &str, count: usize) -> Kept {
+        let mailbox = self.app.mailbox.as_ref().expect("dev mode has a mailbox");
+        let arrived = async {
+            loop {
+                let next = mailbox.next_arrival();
+                let mails = mailbox.list(Some(to), Some(kind));
+                if let Some(newest) = mails.first().filter(|_| mails.len() >= count) {
+                    return newest.clone();
+                }
+                next.await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), arrived).await.unwrap_or_else(|_| panic!("no {kind} mail {count} to {to}"))
+    }
+
+    /// Waits until no job but the recurring ones is waiting.
+    pub async fn quiet(&self) {
+        self.until("jobs are done", || async {
+            let waiting = jobs::waiting(&self.app.db).await.unwrap();
+            waiting.iter().all(|(kind, _)| kind == "maintenance.sweep")
+        })
+        .await;
+    }
+
+    /// Asks again and again until it is so; a test that waits in vain fails.
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, so: impl Fn() -> F) {
+        let asking = async {
+            while !so().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), asking).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+    }
+
+    /// The one number that a query gives, from the database itself.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        let statement: &'static foundation::db::Statement = Box::leak(Box::new(foundation::db::Statement { name: "COUNT", text: sql }));
+        self.app.db.read_one(move |tx| tx.one::<(i64,)>(statement, &[])).await.unwrap().0
+    }
+
+    /// Changes the database behind the server's back.
+    pub async fn sql(&self, sql: &str) {
+        self.app.db.batch(sql.to_owned()).await.unwrap();
+    }
+}
