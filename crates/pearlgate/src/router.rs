@@ -87,8 +87,8 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::GET, "/metrics", Internal, get(server::http::metrics));
     map.add(M::GET, "/errors", Open, get(server::pages::error_index));
     map.add(M::GET, "/errors/{code}", Open, get(server::pages::error_code));
+    map.add(M::GET, "/openapi.json", Open, get(server::http::openapi));
     if app.settings.docs {
-        map.add(M::GET, "/openapi.json", Open, get(server::http::openapi));
         map.add(M::GET, "/docs", Open, get(server::pages::docs));
     }
 

@@ -136,13 +136,25 @@ pub struct Settings {
 /// The largest Argon2 memory that a setting or a stored hash may ask for, in KiB.
 pub const MAX_HASH_MEMORY: u32 = 1 << 20;
 
+/// What the settings are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Serving in production: needs a public URL and a master key.
+    Production,
+    /// Serving in dev mode: needs nothing, and stays on this machine.
+    Dev,
+    /// A command that only looks at the data: needs nothing.
+    Tool,
+}
+
 impl Settings {
     /// Checks the layers.
     ///
     /// # Errors
     /// The first setting that cannot stand, with its place and a remedy.
-    pub fn check(layers: &Layers, dev: bool) -> Result<Self, ConfigError> {
+    pub fn check(layers: &Layers, purpose: Purpose) -> Result<Self, ConfigError> {
         let raw: Raw = layers.build()?;
+        let dev = purpose == Purpose::Dev;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let hash_threads = if raw.hashing.threads == 0 { cores } else { raw.hashing.threads };
         let settings = Self {
@@ -152,7 +164,7 @@ impl Settings {
                 "" => None,
                 text => Some(address(layers, "server.internal_listen", text)?),
             },
-            public_url: public_url(layers, &raw.server.public_url, dev)?,
+            public_url: public_url(layers, &raw.server.public_url, purpose)?,
             allowed_hosts: raw.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             proxies: Proxies::parse(&raw.server.trusted_proxies)
                 .map_err(|why| layers.refuse("server.trusted_proxies", why))?,
@@ -169,7 +181,7 @@ impl Settings {
             database_url: some(&raw.database.url),
             database_ca_file: some(&raw.database.ca_file).map(PathBuf::from),
             database_connections: at_least_one(layers, "database.connections", raw.database.connections)?,
-            master_key: master_key(layers, &raw.secrets.master_key, dev)?,
+            master_key: master_key(layers, &raw.secrets.master_key, purpose)?,
             audience: raw.tokens.audience,
             client_id: some(&raw.tokens.client_id).unwrap_or_else(|| "pearlgate".into()),
             access_lifetime: duration(layers, "tokens.access", &raw.tokens.access)?,
@@ -262,10 +274,10 @@ fn is_local_host(host: &str) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name.ends_with(".localhost")
 }
 
-fn public_url(layers: &Layers, text: &str, dev: bool) -> Result<String, ConfigError> {
+fn public_url(layers: &Layers, text: &str, purpose: Purpose) -> Result<String, ConfigError> {
     const KEY: &str = "server.public_url";
     if text.is_empty() {
-        return if dev {
+        return if purpose != Purpose::Production {
             Ok(String::new())
         } else {
             Err(layers.refuse(KEY, "is not set. It is the address under which people reach this server, such as \
@@ -285,10 +297,10 @@ fn public_url(layers: &Layers, text: &str, dev: bool) -> Result<String, ConfigEr
     Ok(url)
 }
 
-fn master_key(layers: &Layers, text: &Secret, dev: bool) -> Result<Option<[u8; 32]>, ConfigError> {
+fn master_key(layers: &Layers, text: &Secret, purpose: Purpose) -> Result<Option<[u8; 32]>, ConfigError> {
     const KEY: &str = "secrets.master_key";
     if text.reveal().is_empty() {
-        return if dev {
+        return if purpose != Purpose::Production {
             Ok(None)
         } else {
             Err(layers.refuse(KEY, "is not set. Make one with `pearlgate keys generate > master.key`, keep it apart from the \
@@ -315,7 +327,7 @@ fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
         "implicit" => SmtpTls::Implicit,
         "none" if is_local_host(&smtp.host) => SmtpTls::None,
         "none" => {
-            return Err(layers.refuse("mail.smtp.tls", "is \"none\", but mail.smtp.host is another machine: use \"starttls\" or \"implicit\""));
+            return Err(layers.refuse("mail.smtp.host", "is another machine, and mail.smtp.tls is \"none\": set it to \"starttls\" or \"implicit\""));
         }
         _ => return Err(layers.refuse("mail.smtp.tls", "is \"starttls\", \"implicit\" or \"none\"")),
     };
@@ -329,7 +341,8 @@ fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
     if login.is_some() && tls == SmtpTls::None && !is_local_host(&smtp.host) {
         return Err(layers.refuse("mail.smtp.password", "would cross the network in plain text: use TLS"));
     }
-    let host = raw.server.public_url.trim_end_matches('/').rsplit("//").next().unwrap_or_default();
+    let host = raw.server.public_url.to_ascii_lowercase();
+    let host = host.trim_end_matches('/').rsplit("//").next().unwrap_or_default();
     let domain = host.split(':').next().filter(|d| !d.is_empty()).unwrap_or("localhost");
     let from = some(&raw.mail.from).unwrap_or_else(|| format!("\"{}\" <no-reply@{domain}>", raw.service.name.replace(['"', '\\'], "")));
     let ca_file = some(&smtp.ca_file).map(PathBuf::from);
@@ -347,4 +360,76 @@ pub fn layers(file: Option<&Path>, variables: impl IntoIterator<Item = (String, 
     }
     layers.environment(ENVIRONMENT, variables)?;
     Ok(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(purpose: Purpose, text: &str) -> Result<Settings, String> {
+        let mut layers = layers(None, []).unwrap();
+        layers.text("pearlgate.toml", text).map_err(|e| e.to_string())?;
+        Settings::check(&layers, purpose).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_default_file_is_the_default() {
+        let settings = check(Purpose::Dev, "").unwrap();
+        assert_eq!(settings.hash_cost, (19_456, 2, 1));
+        assert_eq!((settings.access_lifetime.as_secs(), settings.refresh_idle.as_secs()), (600, 2_592_000));
+        assert_eq!(settings.smtp.from, "\"Pearlgate\" <no-reply@localhost>");
+        let whole = check(Purpose::Dev, DEFAULTS).unwrap();
+        assert_eq!(format!("{whole:?}"), format!("{settings:?}"), "the file read as a file changes nothing");
+        for section in ["server", "secrets", "hashing"] {
+            assert!(DEFAULTS.contains(&format!("[{section}]")));
+        }
+    }
+
+    #[test]
+    fn production_needs_an_address_and_a_key_and_says_how_to_get_them() {
+        let refused = check(Purpose::Production, "").unwrap_err();
+        assert!(refused.contains("server.public_url") && refused.contains("--dev"), "{refused}");
+        let refused = check(Purpose::Production, "server.public_url = \"https://accounts.example.com\"").unwrap_err();
+        assert!(refused.contains("secrets.master_key") && refused.contains("pearlgate keys generate"), "{refused}");
+        let key = BASE64.encode(&[7; 32]);
+        let fine = format!("server.public_url = \"https://Accounts.example.com/\"\nsecrets.master_key = \"{key}\"");
+        let settings = check(Purpose::Production, &fine).unwrap();
+        assert_eq!((settings.public_url.as_str(), settings.public_host()), ("https://accounts.example.com", "accounts.example.com"));
+        assert_eq!(settings.smtp.from, "\"Pearlgate\" <no-reply@accounts.example.com>");
+    }
+
+    #[test]
+    fn a_tool_needs_neither_and_takes_a_production_file() {
+        let settings = check(Purpose::Tool, "server.listen = \"0.0.0.0:80\"").unwrap();
+        assert!(!settings.dev && settings.master_key.is_none());
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_with_its_key() {
+        for (text, key) in [
+            ("server.public_url = \"http://accounts.example.com\"", "server.public_url"),
+            ("server.public_url = \"https://example.com/path\"", "server.public_url"),
+            ("server.public_url = \"ftp://example.com\"", "server.public_url"),
+            ("server.listen = \"0.0.0.0:80\"", "server.listen"),
+            ("server.listen = \"nonsense\"", "server.listen"),
+            ("server.trusted_proxies = [\"10.0.0.0/99\"]", "server.trusted_proxies"),
+            ("server.max_connections = 0", "server.max_connections"),
+            ("service.name = \"two\\nlines\"", "service.name"),
+            ("secrets.master_key = \"short\"", "secrets.master_key"),
+            ("mail.smtp.host = \"smtp.example.com\"", "mail.smtp.host"),
+            ("mail.smtp.tls = \"maybe\"", "mail.smtp.tls"),
+            ("mail.smtp.username = \"ada\"", "mail.smtp.username"),
+            ("tokens.access = \"60d\"", "tokens.access"),
+            ("tokens.refresh_idle = \"365d\"", "tokens.refresh_idle"),
+            ("tokens.session = \"soon\"", "tokens.session"),
+            ("tokens.access = \"0s\"", "tokens.access"),
+            ("passwords.min_length = 7", "passwords.min_length"),
+            ("hashing.memory_kib = 4194304", "hashing.memory_kib"),
+            ("log.level = \"loud\"", "log.level"),
+            ("log.format = \"xml\"", "log.format"),
+        ] {
+            let refused = check(Purpose::Dev, text).unwrap_err();
+            assert!(refused.starts_with("pearlgate.toml, line 1: ") && refused.contains(&format!("`{key}`")), "{text}: {refused}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::store::{self, Claimed};
 use super::{Backoff, History, Job, JobError, Queue, When};
 use crate::db::{self, Db, Kind};
+use crate::kernel::Timestamp;
 use crate::params;
 
 /// How long a worker may hold a job without saying that it is alive.
@@ -101,6 +102,7 @@ impl Inner {
         let mut running = JoinSet::new();
         let mut held: HashMap<tokio::task::Id, Claimed> = HashMap::new();
         let mut seeded = false;
+        let mut kept_at = self.queue.clock.now();
         let mut beat = tokio::time::interval(HEARTBEAT);
         loop {
             if !seeded {
@@ -108,8 +110,14 @@ impl Inner {
             }
             let clock = self.queue.clock.clone();
             let moved = clock.moved();
+            // Before anything is taken at a new time, what runs here is kept: a clock that jumps is not a crash.
+            let now = clock.now();
+            if now >= kept_at + HEARTBEAT {
+                self.heartbeat(held.values(), now).await;
+                kept_at = now;
+            }
             let room = MOST_AT_ONCE.saturating_sub(held.len());
-            let pause = match self.take(room).await {
+            let pause = match self.take(room, now).await {
                 Ok((jobs, pause)) => {
                     for job in jobs {
                         let task = running.spawn(self.clone().run(job.clone()));
@@ -132,9 +140,8 @@ impl Inner {
                 }
                 () = self.queue.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                // Before anything is taken at the new time, what runs here is kept: a jump is not a crash.
-                () = moved => self.heartbeat(held.values()).await,
-                _ = beat.tick() => self.heartbeat(held.values()).await,
+                () = moved => {}
+                _ = beat.tick() => {}
             }
         }
         self.drain(running, held).await;
@@ -145,9 +152,8 @@ impl Inner {
     }
 
     /// Up to `room` jobs that are due, and how long to wait before looking again.
-    async fn take(&self, room: usize) -> db::Result<(Vec<Claimed>, Duration)> {
-        let now = self.queue.clock.now();
-        let next: Option<(crate::kernel::Timestamp,)> = self.db.read_one(|tx| tx.opt(&store::NEXT_DUE, &[])).await?;
+    async fn take(&self, room: usize, now: Timestamp) -> db::Result<(Vec<Claimed>, Duration)> {
+        let next: Option<(Timestamp,)> = self.db.read_one(|tx| tx.opt(&store::NEXT_DUE, &[])).await?;
         let Some((due,)) = next else { return Ok((Vec::new(), self.poll())) };
         if due > now || room == 0 {
             return Ok((Vec::new(), now.until(due).clamp(Duration::from_millis(5), self.poll())));
@@ -168,8 +174,8 @@ impl Inner {
         (handler.run)(job.payload).await
     }
 
-    async fn heartbeat(&self, held: impl Iterator<Item = &Claimed>) {
-        let until = self.queue.clock.now() + LEASE;
+    async fn heartbeat(&self, held: impl Iterator<Item = &Claimed>, now: Timestamp) {
+        let until = now + LEASE;
         let held: Vec<_> = held.map(|job| (job.id, job.fence)).collect();
         if held.is_empty() {
             return;

@@ -218,7 +218,7 @@ mod tests {
         }
         assert_eq!(worked, 3);
         assert!(!all.break_with("nobody", Fault::Down));
-        assert_eq!("sideways".parse::<Fault>(), Err(UnknownFault));
+        assert_eq!("sideways".parse::<Fault>(), Err(crate::outbound::UnknownFault));
     }
 
     #[tokio::test]

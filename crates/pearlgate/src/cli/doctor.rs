@@ -8,10 +8,10 @@ use foundation::db::MigrationState;
 use super::{Common, Failure, block_on, layers, lenient, say};
 use crate::app::MIGRATIONS;
 use crate::server::open_database;
-use crate::settings::Settings;
+use crate::settings::{Purpose, Settings};
 
 pub(super) fn run(common: &Common) -> Result<ExitCode, Failure> {
-    let checked = layers(common).and_then(|layers| Settings::check(&layers, false));
+    let checked = layers(common).and_then(|layers| Settings::check(&layers, Purpose::Production));
     let mut well = report("settings", checked.as_ref().map(|_| "fit for production".to_owned()).map_err(ToString::to_string));
     let settings = lenient(common)?;
     well &= report("data directory", directory(&settings));

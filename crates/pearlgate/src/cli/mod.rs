@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use foundation::config::{ConfigError, Layers};
 
 use crate::server::StartError;
-use crate::settings::{self, SECRETS, Settings};
+use crate::settings::{self, Purpose, SECRETS, Settings};
 
 /// An accounts server: knows who people are, lets them in, keeps everybody else out.
 #[derive(Parser)]
@@ -153,7 +153,7 @@ fn layers(common: &Common) -> Result<Layers, ConfigError> {
 
 /// Settings for commands that only need the database: what serving needs besides is not asked for.
 fn lenient(common: &Common) -> Result<Settings, ConfigError> {
-    Settings::check(&layers(common)?, true)
+    Settings::check(&layers(common)?, Purpose::Tool)
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

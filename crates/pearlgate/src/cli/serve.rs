@@ -7,14 +7,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Serve, block_on, layers, say};
 use crate::server::{self, Running};
-use crate::settings::Settings;
+use crate::settings::{Purpose, Settings};
 
 pub(super) fn run(options: &Serve) -> Result<ExitCode, Failure> {
     let mut layers = layers(&options.common)?;
     if let Some(listen) = &options.listen {
         layers.option("--listen", "server.listen", listen)?;
     }
-    let settings = Settings::check(&layers, options.dev)?;
+    let purpose = if options.dev { Purpose::Dev } else { Purpose::Production };
+    let settings = Settings::check(&layers, purpose)?;
     foundation::telemetry::start_logging(settings.log_json, settings.log_level);
     raise_file_limit();
     let clock = if options.dev { Clock::movable() } else { Clock::System };

@@ -276,8 +276,25 @@ mod tests {
             done += usize::from(task.await.unwrap());
         }
         assert!((1..40).contains(&done), "{done} of 40 were done, the others refused at once");
-        let abandoned = pool.hash(&password("correct horse battery"));
-        drop(abandoned);
-        assert!(pool.hash(&password("correct horse battery")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_skipped() {
+        let pool = HashPool::start(CHEAP, 1, 8, Entropy::System).unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let busy = pool.clone();
+        let busy = tokio::spawn(async move { busy.run(move |_| wait.recv().is_ok()).await });
+        let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mark = ran.clone();
+        {
+            let abandoned = pool.run(move |_| mark.store(true, std::sync::atomic::Ordering::SeqCst));
+            tokio::pin!(abandoned);
+            // Asked once, so that it stands in the queue; then its client goes away.
+            assert!(std::future::poll_fn(|context| std::task::Poll::Ready(abandoned.as_mut().poll(context).is_pending())).await);
+        }
+        go_on.send(()).unwrap();
+        assert_eq!(busy.await.unwrap(), Ok(true));
+        pool.run(|_| ()).await.unwrap();
+        assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
     }
 }

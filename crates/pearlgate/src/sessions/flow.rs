@@ -177,7 +177,9 @@ fn decide(tx: &mut Tx<'_>, app: &App, token: &Secret, session: Id<SessionRow>, f
         (app.refresh_key.successor(token, session, row.rotated_at), row.expires_at)
     } else {
         let (successor, idle) = (app.refresh_key.successor(token, session, now), now + app.settings.refresh_idle);
-        tx.execute(&store::REPLACE, params![session, presented, successor.digest(), now, idle])?;
+        if tx.execute(&store::REPLACE, params![session, presented, successor.digest(), now, idle])? == 0 {
+            return Ok(Decided::TryAgain);
+        }
         (successor, idle)
     };
     Ok(match store::load(tx, session, now)? {

@@ -121,7 +121,7 @@ pub async fn logout(
 ///
 /// Verifies access tokens with any JOSE library (RFC 7517).
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "server",
-    responses((status = 200, body = Object), (status = 503, body = crate::openapi::ProblemDocument)))]
+    responses((status = 200, body = Object, content_type = "application/jwk-set+json"), (status = 503, body = crate::openapi::ProblemDocument)))]
 pub async fn jwks(State(app): State<App>) -> Result<Response, Problem> {
     let keys = app.access_tokens.jwks().ok_or_else(|| Problem::unavailable("The keys have not been loaded yet; try again."))?;
     let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];

@@ -45,10 +45,11 @@ statements! {
             (SELECT s.aal FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.amr FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.device_id FROM sessions s WHERE s.id = refresh_tokens.session_id), ''";
-    /// The row of a session whose token was not the current one, locked for the decision.
+    /// The row of a session whose token was not the current one, locked for the decision: the session first, as
+    /// ending it does, so that the two wait for each other instead of for ever.
     INSPECT = "SELECT r.user_id, r.current_digest, r.previous_digest, r.rotated_at, r.expires_at, s.expires_at,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = r.user_id) THEN 1 ELSE 0 END AS BIGINT)
-        FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.session_id = $1 /*pg FOR UPDATE OF r */";
+        FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.session_id = $1 /*pg FOR UPDATE OF s */";
     /// Case 3: another successor of the previous token takes the place of the one that was never presented.
     REPLACE = "UPDATE refresh_tokens SET current_digest = $3, rotated_at = $4, expires_at = $5
         WHERE session_id = $1 AND previous_digest = $2";

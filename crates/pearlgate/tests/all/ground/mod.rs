@@ -1,1 +1,6 @@
+//! What everything stands on: the two databases, their schema, jobs, the trail.
 
+mod audit;
+mod database;
+mod jobs;
+mod schema;

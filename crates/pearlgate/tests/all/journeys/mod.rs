@@ -1,5 +1,6 @@
 //! Stories through HTTP.
 
 mod account;
+mod pages;
 mod registration;
 mod sessions;

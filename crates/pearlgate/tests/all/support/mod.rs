@@ -13,7 +13,7 @@ use foundation::kernel::{Clock, Entropy, Timestamp};
 use foundation::mail::Kept;
 use pearlgate::app::App;
 use pearlgate::server::{self, Running};
-use pearlgate::settings::{self, Settings};
+use pearlgate::settings::{self, Purpose, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ pub fn test_settings(dir: &std::path::Path, database: Option<&str>, dev: bool, m
         layers.option("database", "database.url", url).unwrap();
     }
     layers.text("the test", more).unwrap();
-    Settings::check(&layers, dev).unwrap()
+    Settings::check(&layers, if dev { Purpose::Dev } else { Purpose::Production }).unwrap()
 }
 
 impl TestApp {
@@ -271,14 +271,8 @@ impl TestApp {
         .await;
     }
 
-    /// Asks again and again until it is so; a test that waits in vain fails.
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, so: impl Fn() -> F) {
-        let asking = async {
-            while !so().await {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), asking).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+        until(what, so).await;
     }
 
     /// The one number that a query gives, from the database itself.
@@ -291,4 +285,90 @@ impl TestApp {
     pub async fn sql(&self, sql: &str) {
         self.app.db.batch(sql.to_owned()).await.unwrap();
     }
+}
+
+/// A migrated database and a clock, without a server.
+pub struct Bare {
+    pub db: foundation::db::Db,
+    pub clock: Clock,
+    pub url: Option<String>,
+    _dir: tempfile::TempDir,
+    database: Option<PostgresDatabase>,
+}
+
+impl Bare {
+    pub async fn open(engine: Engine) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(START);
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(PostgresDatabase::create().await),
+        };
+        let url = database.as_ref().map(|d| d.url.clone());
+        let bare = Self { db: Self::connect(url.as_deref(), dir.path()), clock, url, _dir: dir, database };
+        bare.db.migrate(pearlgate::app::MIGRATIONS, START).await.unwrap();
+        bare
+    }
+
+    fn connect(url: Option<&str>, dir: &std::path::Path) -> foundation::db::Db {
+        use foundation::db::{Db, PostgresOptions};
+        match url {
+            None => Db::sqlite(&dir.join("pearlgate.db"), true).unwrap(),
+            Some(url) => Db::postgres(&PostgresOptions { url: url.to_owned(), ca_file: None, connections: 8 }).unwrap(),
+        }
+    }
+
+    /// The database as another process has it: on SQLite, where there is none, the same one.
+    pub async fn elsewhere(&self) -> foundation::db::Db {
+        match &self.url {
+            None => self.db.clone(),
+            Some(url) => {
+                let db = Self::connect(Some(url), self._dir.path());
+                db.migrate(pearlgate::app::MIGRATIONS, START).await.unwrap();
+                db
+            }
+        }
+    }
+
+    pub async fn close(self) {
+        if let Some(database) = self.database {
+            database.drop().await;
+        }
+    }
+}
+
+/// Asks again and again until it is so; a test that waits in vain fails.
+pub async fn until<F: Future<Output = bool>>(what: &str, so: impl Fn() -> F) {
+    let asking = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
+
+/// Writes a test once and runs it on both databases, without a server.
+#[macro_export]
+macro_rules! on_both {
+    (async fn $name:ident($bare:ident: &Bare) $body:block) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            async fn story($bare: &$crate::support::Bare) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let bare = $crate::support::Bare::open($crate::support::Engine::Sqlite).await;
+                story(&bare).await;
+                bare.close().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let bare = $crate::support::Bare::open($crate::support::Engine::Postgres).await;
+                story(&bare).await;
+                bare.close().await;
+            }
+        }
+    };
 }

@@ -1,0 +1,305 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use foundation::db::{Db, Error};
+use foundation::jobs::{self, Backoff, Handlers, Job, JobError, Queue, When, Worker};
+use foundation::kernel::{Entropy, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::on_both;
+use crate::support::{Bare, START, until};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Polish {
+    number: u32,
+}
+impl Job for Polish {
+    const KIND: &'static str = "test.polish";
+    const MAX_ATTEMPTS: i64 = 3;
+    const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(40) };
+}
+
+foundation::statements! {
+    ROWS = "SELECT run_at, attempts, fence, history FROM jobs WHERE kind = 'test.polish' ORDER BY created_at";
+    GRAVES = "SELECT reason, attempts, history FROM dead_jobs";
+}
+
+const USEFUL: Duration = Duration::from_secs(3_600);
+type Runs = Arc<Mutex<HashMap<u32, usize>>>;
+
+fn queue(bare: &Bare) -> Queue {
+    Queue::new(bare.clock.clone(), Entropy::System)
+}
+
+async fn enqueue(db: &Db, queue: &Queue, numbers: std::ops::Range<u32>, when: When) -> usize {
+    let queue = queue.clone();
+    db.write(move |tx| {
+        let mut taken = 0;
+        for number in numbers.clone() {
+            taken += usize::from(queue.enqueue(tx, &Polish { number }, &when)?);
+        }
+        Ok(taken)
+    })
+    .await
+    .unwrap()
+}
+
+fn counting(runs: &Runs, outcome: impl Fn(usize) -> Result<(), JobError> + Clone + Send + Sync + 'static) -> Handlers {
+    let runs = runs.clone();
+    Handlers::default().on(move |job: Polish| {
+        let (runs, outcome) = (runs.clone(), outcome.clone());
+        async move {
+            let times = {
+                let mut runs = runs.lock().unwrap();
+                let times = runs.entry(job.number).or_insert(0);
+                *times += 1;
+                *times
+            };
+            outcome(times)
+        }
+    })
+}
+
+async fn rows(db: &Db) -> Vec<(Timestamp, i64, i64, String)> {
+    db.read_one(|tx| tx.all(&ROWS, &[])).await.unwrap()
+}
+
+async fn none_wait(bare: &Bare) {
+    until("no job waits", || async { rows(&bare.db).await.is_empty() }).await;
+}
+
+on_both! {
+    async fn a_job_is_there_if_its_transaction_is(bare: &Bare) {
+        let queue = queue(bare);
+        let inner = queue.clone();
+        let failed: Result<(), Error> = bare.db.write(move |tx| {
+            inner.enqueue(tx, &Polish { number: 1 }, &When::now(START, USEFUL))?;
+            Err(Error::Bug("no".into()))
+        }).await;
+        assert!(failed.is_err() && rows(&bare.db).await.is_empty());
+        enqueue(&bare.db, &queue, 0..3, When::now(START, USEFUL)).await;
+        let runs = Runs::default();
+        let worker = Worker::start(bare.db.clone(), queue, counting(&runs, |_| Ok(())));
+        none_wait(bare).await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1), (1, 1), (2, 1)]));
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn a_unique_key_is_kept_by_the_database(bare: &Bare) {
+        let queue = queue(bare);
+        let when = When::now(START, USEFUL).unique("only one");
+        let racing: Vec<_> = (0..20).map(|n| {
+            let (db, queue, when) = (bare.db.clone(), queue.clone(), when.clone());
+            tokio::spawn(async move { enqueue(&db, &queue, n..n + 1, when).await })
+        }).collect();
+        let mut taken = 0;
+        for one in racing {
+            taken += one.await.unwrap();
+        }
+        assert_eq!((taken, rows(&bare.db).await.len()), (1, 1));
+    }
+}
+
+on_both! {
+    async fn a_failure_is_tried_again_later_and_given_up_with_its_history(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        let worker = Worker::start(bare.db.clone(), queue, counting(&runs, |times| Err(JobError::Retry(format!("failure {times}")))));
+        for attempt in 1..=2 {
+            until("it has failed", || async { rows(&bare.db).await.first().is_some_and(|row| row.3.matches("failure").count() == attempt) }).await;
+            let (run_at, attempts, ..) = rows(&bare.db).await.remove(0);
+            let pause = bare.clock.now().until(run_at).as_secs_f64();
+            let full = 10.0 * f64::from(1 << (attempt - 1));
+            assert!((full / 2.0..=full).contains(&pause) && attempts == attempt as i64, "attempt {attempt}: {pause} s");
+            bare.clock.advance(bare.clock.now().until(run_at));
+        }
+        none_wait(bare).await;
+        let graves: Vec<(String, i64, String)> = bare.db.read_one(|tx| tx.all(&GRAVES, &[])).await.unwrap();
+        assert_eq!((graves.len(), graves[0].0.as_str(), graves[0].1), (1, "failure 3", 3));
+        assert!((1..=3).all(|n| graves[0].2.contains(&format!("failure {n}"))), "{}", graves[0].2);
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn what_has_lost_its_use_is_not_done(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..1, When::now(START, Duration::from_secs(60))).await;
+        bare.clock.advance(Duration::from_secs(61));
+        let worker = Worker::start(bare.db.clone(), queue, counting(&runs, |_| Ok(())));
+        none_wait(bare).await;
+        assert!(runs.lock().unwrap().is_empty());
+        let graves = jobs::dead(&bare.db).await.unwrap();
+        assert!(graves[0].1.contains("deadline"), "{graves:?}");
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn a_job_waits_for_its_time(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        let later = When::now(START, USEFUL).at(START + Duration::from_secs(100));
+        enqueue(&bare.db, &queue, 0..1, later).await;
+        enqueue(&bare.db, &queue, 1..2, When::now(START, USEFUL)).await;
+        let worker = Worker::start(bare.db.clone(), queue, counting(&runs, |_| Ok(())));
+        until("the other one is done", || async { rows(&bare.db).await.len() == 1 }).await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(1, 1)]));
+        bare.clock.advance(Duration::from_secs(100));
+        none_wait(bare).await;
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn poison_dies_alone(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..3, When::now(START, USEFUL)).await;
+        bare.db.batch("UPDATE jobs SET payload = 'not json' WHERE payload LIKE '%1%'".into()).await.unwrap();
+        let handlers = counting(&runs, |_| Ok(()));
+        let worker = Worker::start(bare.db.clone(), queue.clone(), handlers);
+        none_wait(bare).await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1), (2, 1)]));
+        assert!(jobs::dead(&bare.db).await.unwrap()[0].1.contains("cannot be read"));
+        worker.stop().await;
+
+        let panicked = Handlers::default().on(|_: Polish| async { panic!("a bug in a handler") });
+        enqueue(&bare.db, &queue, 7..8, When::now(START, USEFUL)).await;
+        let worker = Worker::start(bare.db.clone(), queue, panicked);
+        until("the panic is written down", || async { rows(&bare.db).await.first().is_some_and(|row| row.3.contains("panicked")) }).await;
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn a_late_worker_changes_nothing(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (tell, wait) = (begun.clone(), go_on.clone());
+        let stuck = Handlers::default().on(move |_: Polish| {
+            let (tell, wait) = (tell.clone(), wait.clone());
+            async move {
+                tell.notify_one();
+                wait.notified().await;
+                Err(JobError::Dead("the late one's opinion".into()))
+            }
+        });
+        let late = Worker::start(bare.db.clone(), queue.clone(), stuck);
+        begun.notified().await;
+        // Its process stood still for longer than its lease: somebody else takes the job.
+        bare.db.batch("UPDATE jobs SET run_at = 0".into()).await.unwrap();
+        let other = Worker::start(bare.elsewhere().await, Queue::new(bare.clock.clone(), Entropy::System), counting(&runs, |_| Ok(())));
+        none_wait(bare).await;
+        go_on.notify_one();
+        late.stop().await;
+        other.stop().await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1)]));
+        assert!(jobs::dead(&bare.db).await.unwrap().is_empty(), "the fence kept the late one out");
+    }
+}
+
+on_both! {
+    async fn no_job_runs_twice_however_many_workers_there_are(bare: &Bare) {
+        let runs = Runs::default();
+        let here = queue(bare);
+        let mut workers = Vec::new();
+        for _ in 0..3 {
+            let db = bare.elsewhere().await;
+            workers.push(Worker::start(db, Queue::new(bare.clock.clone(), Entropy::System), counting(&runs, |_| Ok(()))));
+        }
+        workers.push(Worker::start(bare.db.clone(), here.clone(), counting(&runs, |_| Ok(()))));
+        for batch in 0..10 {
+            enqueue(&bare.db, &here, batch * 30..batch * 30 + 30, When::now(START, USEFUL)).await;
+        }
+        none_wait(bare).await;
+        for worker in workers {
+            worker.stop().await;
+        }
+        let runs = runs.lock().unwrap();
+        assert_eq!(runs.len(), 300);
+        assert!(runs.values().all(|times| *times == 1), "{runs:?}");
+    }
+}
+
+on_both! {
+    async fn a_recurring_job_runs_once_a_turn_among_all_processes(bare: &Bare) {
+        let ticks = Arc::new(AtomicUsize::new(0));
+        let mut workers = Vec::new();
+        for _ in 0..2 {
+            let count = ticks.clone();
+            let handlers = Handlers::default().on(move |_: Polish| {
+                count.fetch_add(1, Ordering::SeqCst);
+                async { Ok(()) }
+            });
+            let handlers = handlers.recurring(&Polish { number: 0 }, Duration::from_secs(60));
+            workers.push(Worker::start(bare.elsewhere().await, queue(bare), handlers));
+        }
+        until("it is planned", || async { rows(&bare.db).await.len() == 1 }).await;
+        for turn in 1..=3 {
+            bare.clock.advance(Duration::from_secs(60));
+            until("it ran and is planned again", || async {
+                ticks.load(Ordering::SeqCst) == turn && rows(&bare.db).await.iter().all(|row| row.0 > bare.clock.now() && row.1 == 0)
+            }).await;
+        }
+        for worker in workers {
+            worker.stop().await;
+        }
+        assert_eq!((ticks.load(Ordering::SeqCst), rows(&bare.db).await.len()), (3, 1));
+    }
+}
+
+on_both! {
+    async fn a_stop_waits_for_what_runs(bare: &Bare) {
+        let queue = queue(bare);
+        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        let begun = Arc::new(tokio::sync::Notify::new());
+        let tell = begun.clone();
+        let handlers = Handlers::default().on(move |_: Polish| {
+            let tell = tell.clone();
+            async move {
+                tell.notify_one();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok(())
+            }
+        });
+        let worker = Worker::start(bare.db.clone(), queue, handlers);
+        begun.notified().await;
+        worker.stop().await;
+        assert!(rows(&bare.db).await.is_empty(), "it was finished, not thrown away");
+    }
+}
+
+on_both! {
+    async fn a_job_that_runs_long_keeps_its_lease(bare: &Bare) {
+        let (here, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &here, 0..1, When::now(START, USEFUL)).await;
+        let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (tell, wait, count) = (begun.clone(), go_on.clone(), runs.clone());
+        let long = Handlers::default().on(move |job: Polish| {
+            let (tell, wait, count) = (tell.clone(), wait.clone(), count.clone());
+            async move {
+                *count.lock().unwrap().entry(job.number).or_insert(0) += 1;
+                tell.notify_one();
+                wait.notified().await;
+                Ok(())
+            }
+        });
+        let worker = Worker::start(bare.db.clone(), here, long);
+        begun.notified().await;
+        for _ in 0..5 {
+            let now = bare.clock.advance(Duration::from_secs(20));
+            until("the lease was renewed", || async { rows(&bare.db).await[0].0 == now + Duration::from_secs(30) }).await;
+        }
+        // Another process that looks now finds nothing that is due.
+        let other = Worker::start(bare.elsewhere().await, queue(bare), counting(&runs, |_| Ok(())));
+        other.stop().await;
+        go_on.notify_one();
+        none_wait(bare).await;
+        worker.stop().await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1)]));
+    }
+}

@@ -1,0 +1,121 @@
+use reqwest::Method;
+use serde_json::json;
+
+use crate::both;
+use crate::support::{Answer, PASSWORD, TestApp};
+
+const OWN: &str = "an owner's own quiet words";
+
+/// A browser as far as these pages need one: it keeps the one cookie and says where its forms come from.
+async fn open(app: &TestApp, link: &str) -> (Answer, String) {
+    let moved = app.send(app.client.get(link)).await;
+    assert_eq!((moved.status, moved.header("location")), (303, "/verify-email"));
+    let cookie = moved.header("set-cookie").to_owned();
+    for part in ["__Host-", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let page = app.send(app.request(Method::GET, "/verify-email").header("cookie", &cookie)).await;
+    (page, cookie)
+}
+
+/// The form's body; the passwords here have nothing in them but letters, spaces and apostrophes.
+fn filled(password: &str) -> String {
+    format!("password={}", password.replace(' ', "+").replace('\'', "%27"))
+}
+
+async fn submit(app: &TestApp, cookie: &str, password: &str) -> Answer {
+    let form = app.request(Method::POST, "/verify-email").header("cookie", cookie).header("origin", &app.url);
+    app.send(form.header("content-type", "application/x-www-form-urlencoded").body(filled(password))).await
+}
+
+both! {
+    async fn the_link_of_a_mail_opens_a_page_where_the_owner_chooses_a_password(app: &TestApp) {
+        app.register("ada@example.com").await;
+        let link = app.mail("ada@example.com", "verify_email", 1).await.links[0].clone();
+        for _ in 0..3 {
+            app.send(app.client.head(&link)).await;
+            let (page, _) = open(app, &link).await;
+            assert!(page.status == 200 && page.text.contains("<form") && page.text.contains("name=\"password\""), "{}", page.text);
+            assert!(!page.text.contains("pgv_"), "the token is not in the page");
+            assert!(page.header("content-security-policy").contains("default-src 'none'"));
+        }
+        let (_, cookie) = open(app, &link).await;
+        let short = submit(app, &cookie, "short").await;
+        assert!(short.status == 422 && short.text.contains("at least 15"), "{}", short.text);
+        let done = submit(app, &cookie, OWN).await;
+        assert!(done.status == 200 && done.text.contains("verified") && done.header("set-cookie").contains("Max-Age=0"), "{}", done.text);
+        assert_eq!(app.login("ada@example.com", OWN).await.status, 200);
+        assert_eq!(app.login("ada@example.com", PASSWORD).await.refusal(), "401 invalid_credentials", "the registration's password died");
+        assert_eq!(submit(app, &cookie, OWN).await.status, 422, "a link works once");
+        let (page, _) = open(app, &link).await;
+        assert!(page.status == 200 && !page.text.contains("<form"), "{}", page.text);
+    }
+}
+
+both! {
+    async fn the_form_is_taken_from_our_own_page_alone(app: &TestApp) {
+        app.register("ada@example.com").await;
+        let link = app.mail("ada@example.com", "verify_email", 1).await.links[0].clone();
+        let (_, cookie) = open(app, &link).await;
+        for (name, value) in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("x-nothing", "")] {
+            let form = app.request(Method::POST, "/verify-email").header("cookie", &cookie).header(name, value);
+            let refused = app.send(form.header("content-type", "application/x-www-form-urlencoded").body(filled(OWN))).await;
+            assert_eq!(refused.refusal(), "403 permission_denied", "{name}: {value}");
+        }
+        let twice = format!("{cookie}; {cookie}x");
+        let ambiguous = submit(app, &twice, OWN).await;
+        assert!(!ambiguous.text.contains("You can go back"), "two cookies of one name are none");
+        let nothing = app.send(app.request(Method::POST, "/verify-email").header("origin", &app.url).header("content-type", "application/x-www-form-urlencoded").body(filled(OWN))).await;
+        assert!(nothing.text.contains("link"), "{}", nothing.text);
+        assert_eq!(submit(app, &cookie, OWN).await.status, 200);
+    }
+}
+
+both! {
+    async fn no_mail_links_to_nowhere(app: &TestApp) {
+        // Every kind of mail there is.
+        app.register("ada@example.com").await;
+        app.mail("ada@example.com", "verify_email", 1).await;
+        let eve = app.person("eve@example.com").await;
+        app.register(&eve.email).await;
+        let second = app.refresh(&eve.refresh).await.str("/refresh_token");
+        app.refresh(&second).await;
+        app.refresh(&eve.refresh).await;
+        app.mail(&eve.email, "refresh_token_reused", 1).await;
+        app.mail(&eve.email, "already_registered", 1).await;
+        let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
+        let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
+        assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");
+        for mail in &mails {
+            assert!(!mail.subject.is_empty() && !mail.text.contains("{{") && !mail.html.contains("{{"));
+            let in_html = mail.html.matches("href=").count();
+            assert_eq!(in_html, mail.links.len(), "{}: the two parts have the same links", mail.kind);
+            for link in &mail.links {
+                assert!(link.starts_with(&app.url), "{link}");
+                let page = if link.contains("/verify-email") { open(app, link).await.0 } else { app.send(app.client.get(link)).await };
+                assert_eq!(page.status, 200, "{link}");
+            }
+        }
+    }
+}
+
+both! {
+    async fn refusals_are_pages_for_browsers_and_documents_for_programs(app: &TestApp) {
+        let page = app.send(app.request(Method::GET, "/nowhere").header("accept", "text/html,application/xhtml+xml")).await;
+        assert!(page.status == 404 && page.header("content-type").starts_with("text/html") && page.text.contains("not_found"), "{}", page.text);
+        let document = app.get("/nowhere").await;
+        assert_eq!((document.refusal().as_str(), document.header("content-type")), ("404 not_found", "application/problem+json"));
+        assert_eq!(document.json["type"], json!(format!("{}/errors/not_found", app.url)));
+        assert_eq!(document.str("/request_id"), document.header("x-request-id"));
+        let path = document.str("/type").replace(&app.url, "");
+        assert!(app.get(&path).await.text.contains("not_found"));
+        for path in ["/errors", "/docs", "/dev/mailbox", "/dev/mailbox?to=ada@example.com"] {
+            let page = app.get(path).await;
+            assert!(page.status == 200 && page.text.starts_with("<!doctype html>"), "{path}: {}", page.text);
+            assert!(!page.text.contains("<script") && !page.text.contains(" style=\""), "{path}");
+        }
+        assert_eq!(app.get("/errors/no_such_code").await.status, 404);
+        assert!(app.get("/docs").await.text.contains("Send the mail again"));
+    }
+}
