@@ -72,12 +72,17 @@ impl Layers {
         prefix: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
+        let mut given: Vec<(String, String)> = Vec::new();
         for (name, value) in variables {
             let Some(path) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else { continue };
             let key = path.to_ascii_lowercase().replace("__", ".");
-            if lookup(&self.settings, &key).is_none()
-                && let Some(key) = key.strip_suffix("_file")
-            {
+            let from_file = if lookup(&self.settings, &key).is_none() { key.strip_suffix("_file") } else { None };
+            let target = from_file.unwrap_or(&key).to_owned();
+            if let Some((other, _)) = given.iter().find(|(_, k)| *k == target) {
+                return Err(ConfigError { place: name.clone(), what: format!("`{target}` is set by {other} too: keep one of them") });
+            }
+            given.push((name.clone(), target));
+            if let Some(key) = from_file {
                 let value = std::fs::read_to_string(&value).map_err(|e| ConfigError {
                     place: name.clone(),
                     what: format!("the file {value} cannot be read: {e}. The value of `{key}` is taken from it."),
@@ -289,6 +294,8 @@ mod tests {
         let path = file.path().display().to_string();
         layers.environment("P", [("P__SECRETS__KEY_FILE".into(), path)]).unwrap();
         assert_eq!(layers.build::<Table>().unwrap()["secrets"]["key"].as_str(), Some("hunter2"));
+        let both = [("P__SECRETS__KEY".into(), "a".into()), ("P__SECRETS__KEY_FILE".into(), file.path().display().to_string())];
+        assert!(refused(|l| l.environment("P", both)).contains("keep one of them"));
         let shown = layers.show(&["secrets.key"]);
         assert!(!shown.contains("hunter2") && shown.contains("(hidden)"), "{shown}");
     }

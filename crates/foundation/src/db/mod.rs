@@ -75,6 +75,16 @@ enum Engine {
     Postgres(Arc<postgres::Postgres>),
 }
 
+/// How a closure is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Write,
+    Read,
+    WriteOne,
+    ReadOne,
+    Scan,
+}
+
 impl Db {
     /// Opens (or creates) the SQLite file and starts its threads. `group_commit` false gives every transaction a
     /// commit of its own: only a benchmark wants that.
@@ -115,10 +125,7 @@ impl Db {
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.gate()?;
-        match &self.engine {
-            Engine::Sqlite(db) => db.write(f).await,
-            Engine::Postgres(db) => db.run(postgres::Mode::Write, f).await,
-        }
+        self.run(Mode::Write, f).await
     }
 
     /// Runs `f` as one read-only transaction: one snapshot. For short, indexed reads.
@@ -131,10 +138,7 @@ impl Db {
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.gate()?;
-        match &self.engine {
-            Engine::Sqlite(db) => db.read(true, f),
-            Engine::Postgres(db) => db.run(postgres::Mode::Read, f).await,
-        }
+        self.run(Mode::Read, f).await
     }
 
     /// Runs `f`, which makes exactly one statement, without a transaction around it: one round trip on
@@ -148,10 +152,7 @@ impl Db {
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.gate()?;
-        match &self.engine {
-            Engine::Sqlite(db) => db.write(f).await,
-            Engine::Postgres(db) => db.run(postgres::Mode::One, f).await,
-        }
+        self.run(Mode::WriteOne, f).await
     }
 
     /// [`Db::read`] for exactly one statement: one round trip on PostgreSQL, two microseconds on SQLite.
@@ -164,10 +165,7 @@ impl Db {
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.gate()?;
-        match &self.engine {
-            Engine::Sqlite(db) => db.read(false, f),
-            Engine::Postgres(db) => db.run(postgres::Mode::One, f).await,
-        }
+        self.run(Mode::ReadOne, f).await
     }
 
     /// [`Db::read`] for what may take long: on SQLite it runs on a reader thread, not on the caller's.
@@ -180,10 +178,7 @@ impl Db {
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.gate()?;
-        match &self.engine {
-            Engine::Sqlite(db) => db.scan(f).await,
-            Engine::Postgres(db) => db.run(postgres::Mode::Read, f).await,
-        }
+        self.run(Mode::Scan, f).await
     }
 
     /// Whether the database answers and its schema is the one this program needs.
@@ -201,12 +196,8 @@ impl Db {
         now: crate::kernel::Timestamp,
     ) -> std::result::Result<Vec<&'static str>, MigrationError> {
         let kind = self.kind();
-        let run = move |tx: &mut Tx<'_>| migrate::apply(tx, kind, migrations, now);
-        let done = match &self.engine {
-            Engine::Sqlite(db) => db.write(run).await,
-            Engine::Postgres(db) => db.run(postgres::Mode::Write, run).await,
-        }
-        .map_err(MigrationError::Database)??;
+        let applied = self.run(Mode::Write, move |tx| migrate::apply(tx, kind, migrations, now)).await;
+        let done = applied.map_err(MigrationError::Database)??;
         self.open.store(true, Ordering::SeqCst);
         Ok(done)
     }
@@ -217,12 +208,7 @@ impl Db {
     /// As [`Db::migrate`], except that drift and newer schemas are part of the answer.
     pub async fn migration_status(&self, migrations: &'static [Migration]) -> std::result::Result<Status, MigrationError> {
         let kind = self.kind();
-        let run = move |tx: &mut Tx<'_>| migrate::status(tx, kind, migrations);
-        match &self.engine {
-            Engine::Sqlite(db) => db.read(true, run),
-            Engine::Postgres(db) => db.run(postgres::Mode::Read, run).await,
-        }
-        .map_err(MigrationError::Database)
+        self.run(Mode::Read, move |tx| migrate::status(tx, kind, migrations)).await.map_err(MigrationError::Database)
     }
 
     /// Prepares every statement and checks that its parameters are of our three types: half of what a compiler
@@ -246,6 +232,19 @@ impl Db {
     /// As [`Db::write`].
     pub async fn batch(&self, sql: String) -> Result<()> {
         self.write(move |tx| tx.batch(&sql)).await
+    }
+
+    async fn run<T, F>(&self, mode: Mode, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        match (&self.engine, mode) {
+            (Engine::Sqlite(db), Mode::Write | Mode::WriteOne) => db.write(f).await,
+            (Engine::Sqlite(db), Mode::Read | Mode::ReadOne) => db.read(mode == Mode::Read, f),
+            (Engine::Sqlite(db), Mode::Scan) => db.scan(f).await,
+            (Engine::Postgres(db), mode) => db.run(mode, f).await,
+        }
     }
 
     fn gate(&self) -> Result<()> {

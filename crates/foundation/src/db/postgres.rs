@@ -17,7 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::query::{Connection, PgConnection, Statement, Tx};
 use super::sqlite::closed;
 use super::types::Param;
-use super::{Error, Result};
+use super::{Error, Mode, Result};
 use crate::kernel::Clock;
 
 /// How long a transaction may wait for a connection (`outages.md`).
@@ -42,13 +42,6 @@ pub struct PostgresOptions {
     pub ca_file: Option<PathBuf>,
     /// Connections, and threads, at the most.
     pub connections: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Write,
-    Read,
-    One,
 }
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -133,7 +126,7 @@ impl Worker {
                 self.connection = None;
                 // A connection that died while it was idle is found out by its next user: once, try a new one.
                 // What failed while committing may have been stored and is not repeated.
-                if !fresh && !reconnected && (!committing || mode == Mode::One) {
+                if !fresh && !reconnected && (!committing || matches!(mode, Mode::ReadOne | Mode::WriteOne)) {
                     reconnected = true;
                     continue;
                 }
@@ -187,7 +180,7 @@ impl PgConnection {
         F: Fn(&mut Tx<'_>) -> Result<T>,
     {
         let begin = match mode {
-            Mode::One => {
+            Mode::ReadOne | Mode::WriteOne => {
                 let (outcome, wake) = closed(Connection::Postgres(self), 1, f);
                 if outcome.is_ok() {
                     wake.iter().for_each(|whom| whom.notify_one());
@@ -195,7 +188,7 @@ impl PgConnection {
                 return (outcome, true);
             }
             Mode::Write => "BEGIN",
-            Mode::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Mode::Read | Mode::Scan => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         if let Err(error) = self.batch(begin) {
             return (Err(error), false);

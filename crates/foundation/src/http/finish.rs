@@ -63,7 +63,9 @@ pub async fn finish(State(state): State<Finish>, mut request: Request, next: Nex
     let id = RequestId(Id::<RequestRow>::new(&state.clock, &state.chance).to_string());
     request.extensions_mut().insert(id.clone());
     let headers = request.headers().clone();
-    let mut response = match ambiguous(&request) {
+    let ambiguity = ambiguous(&request);
+    let close = ambiguity.is_some();
+    let mut response = match ambiguity {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
@@ -80,6 +82,10 @@ pub async fn finish(State(state): State<Finish>, mut request: Request, next: Nex
         }
     }
     add_headers(&state, &id, response.headers_mut());
+    if close {
+        // Whatever follows on this connection may be part of what was not understood.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -101,7 +107,8 @@ fn ambiguous(request: &Request) -> Option<Problem> {
     let several = |name| headers.get_all(name).iter().count() > 1;
     let both = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
     let hosts = headers.get_all(header::HOST).iter().count();
-    if both || several(header::CONTENT_LENGTH) || several(header::TRANSFER_ENCODING) || several(header::AUTHORIZATION) {
+    let coding = headers.get(header::TRANSFER_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if both || coding || several(header::CONTENT_LENGTH) || several(header::TRANSFER_ENCODING) || several(header::AUTHORIZATION) {
         return Some(Problem::malformed("The request has contradictory headers."));
     }
     (hosts != 1).then(|| Problem::malformed("The request must have exactly one Host header."))

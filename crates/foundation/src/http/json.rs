@@ -65,6 +65,19 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
         .detail("Send JSON in UTF-8 with the header `Content-Type: application/json`."))
 }
 
+/// A form's body (`application/x-www-form-urlencoded`), whole, under the same cap and deadline as JSON.
+///
+/// # Errors
+/// A [`Problem`] for another type, too much, or too slow.
+pub async fn read_form(request: Request) -> Result<Vec<u8>, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !kind.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded") {
+        return Err(Problem::new(415, "unsupported_media_type", "The body is of another type than this endpoint takes")
+            .detail("Send the form as application/x-www-form-urlencoded."));
+    }
+    read_body(request).await
+}
+
 async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         Problem::new(413, "payload_too_large", "The body is too large").detail(format!("Send at most {} KiB.", MOST / 1024))
@@ -104,9 +117,11 @@ pub fn read_strict<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
 
 /// A field error from what the deserializer says.
 fn explain(path: &str, words: &str) -> FieldError {
-    let named = |start: &str| words.strip_prefix(start).and_then(|rest| rest.split('`').next());
-    let within = |name: &str| match path.rsplit_once('.') {
-        _ if path == "." || path.is_empty() || path == name => name.to_owned(),
+    let named = |start: &str| words.strip_prefix(start).and_then(|rest| rest.split('`').next()).map(short);
+    let path = short(path);
+    let path = path.as_str();
+    let within = |name: String| match path.rsplit_once('.') {
+        _ if path == "." || path.is_empty() || path == name => name,
         Some((above, last)) if last == name => format!("{above}.{name}"),
         _ => format!("{path}.{name}"),
     };
@@ -119,6 +134,11 @@ fn explain(path: &str, words: &str) -> FieldError {
         let wanted = words.rsplit("expected ").next().unwrap_or("something else");
         FieldError::new(path, "wrong_type", format!("give {wanted}"))
     }
+}
+
+/// A name as a refusal repeats it: nobody makes us answer more than they sent.
+fn short(name: &str) -> String {
+    name.chars().take(100).collect()
 }
 
 /// Reads a value that is not deeper than this and has no key twice.

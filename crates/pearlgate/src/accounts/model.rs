@@ -42,8 +42,13 @@ impl EmailAddress {
             && local.split('.').all(|atom| {
                 !atom.is_empty() && atom.bytes().all(|b| b.is_ascii_alphanumeric() || LOCAL_SIGNS.contains(&b))
             });
-        // What IDNA would fold away (upper case aside) is refused, so that one address has one spelling.
+        // What IDNA would fold away (upper case aside: invisible characters, other forms of letters and dots) is
+        // refused, so that one address has one spelling. Only ASCII is lowered: U+212A would become a `k`.
+        let typed = domain.to_ascii_lowercase();
         let domain = idna::domain_to_ascii_strict(domain).ok()?;
+        if typed != domain && typed != idna::domain_to_unicode(&domain).0 {
+            return None;
+        }
         let labels: Vec<&str> = domain.split('.').collect();
         let domain_fine = labels.len() >= 2
             && labels.iter().all(|label| !label.is_empty() && label.len() <= 63)
@@ -179,7 +184,7 @@ mod tests {
             "\"a@evil.test\"@ex.test", "Ada <ada@ex.test>", "@a.test:b@c.test", "a..b@ex.test", ".a@ex.test", "a.@ex.test",
             "ada@ex..test", "ada@ex.test.", "ada@.ex.test", "ada@1.2.3.4", "ada@[1.2.3.4]", "mıke@ex.test", "ſ@ex.test",
             "\u{212a}@ex.test", "v\u{ff20}ex.test", "ß@ex.test", "e\u{301}@ex.test", "v\u{200b}@ex.test", "v%0a@",
-            "\u{202e}v@ex.test",
+            "\u{202e}v@ex.test", "v@e\u{200b}x.test", "v@ex\u{ad}.test", "v@ex\u{3002}test", "v@\u{212a}.test", "v@te\u{17f}t.test",
         ] {
             assert_eq!(key(refused), None, "{refused:?}");
         }

@@ -78,7 +78,8 @@ impl Registration<'_> {
         if holder.verified {
             let mail = Mail {
                 kind: "already_registered".into(),
-                to: self.form.email.as_str().to_owned(),
+                // The address that was proven, not what somebody typed now.
+                to: holder.address,
                 values: json!({ "service_name": service_name }),
             };
             self.app.postman.send(tx, &mail, now, DAY)?;
@@ -107,7 +108,7 @@ impl Registration<'_> {
         tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, self.app.clock.now()])?;
         let ours: Option<(Id<UserRow>,)> = tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
         if ours.is_some() {
-            return Ok(Holder { user_id, verified: false });
+            return Ok(Holder { user_id, address: form.email.as_str().to_owned(), verified: false });
         }
         // Somebody registered the same address between our look and our insert.
         tx.execute(&store::DELETE_USER, params![user_id])?;

@@ -1,11 +1,11 @@
 //! The page behind the link of a verification mail. GET and HEAD consume nothing, so a mail scanner burns nothing:
 //! they move the token from the address into a cookie and show a form; the form posts.
 
-use axum::extract::rejection::{FormRejection, QueryRejection};
-use axum::extract::{Form, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use foundation::http::same_origin;
+use foundation::http::{read_form, same_origin};
 use foundation::kernel::{Problem, Secret};
 use serde::Deserialize;
 use serde_json::json;
@@ -60,13 +60,14 @@ pub(crate) async fn show(
 pub(crate) async fn submit(
     State(app): State<App>,
     From(from): From,
-    headers: HeaderMap,
-    form: Result<Form<Chosen>, FormRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let headers = request.headers().clone();
     if !same_origin(&headers, &app.settings.public_url) {
         return Err(errors::problem("permission_denied").detail("This form was sent from another site. Open the link in the mail again."));
     }
-    let Form(chosen) = form.map_err(|_| Problem::malformed("The form is not complete."))?;
+    let body = read_form(request).await?;
+    let chosen: Chosen = serde_urlencoded::from_bytes(&body).map_err(|_| Problem::malformed("The form is not complete."))?;
     let Some(token) = cookie(&headers, COOKIE) else { return page(&app, "expired_cookie", "") };
     let password = match Password::accept("password", &chosen.password, app.settings.min_password_length) {
         Ok(password) => password,

@@ -8,7 +8,7 @@ use crate::accounts::UserRow;
 
 statements! {
     /// Whose address it is, locked: registering and proving the same address wait for each other.
-    FIND = "SELECT e.user_id,
+    FIND = "SELECT e.user_id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = e.user_id) THEN 1 ELSE 0 END AS BIGINT)
         FROM user_emails e WHERE e.address_key = $1 /*pg FOR UPDATE OF e */";
     INSERT_USER = "INSERT INTO users (id, display_name, locale, metadata, created_at) VALUES ($1, $2, $3, $4, $5)";
@@ -67,6 +67,7 @@ record! {
     #[derive(Debug)]
     pub(super) struct Holder {
         pub(super) user_id: Id<UserRow>,
+        pub(super) address: String,
         pub(super) verified: bool,
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use data_encoding::BASE64URL_NOPAD;
 use foundation::kernel::{Entropy, Id, Secret, Timestamp, sha256};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ const TYPE: &str = "at+jwt";
 /// A longer token is none of ours (golang-jwt CVE-2025-30204).
 const LONGEST: usize = 8 * 1024;
 /// Verified tokens that are remembered: about 4 MB when full.
-const REMEMBERED: usize = 20_000;
+const REMEMBERED: u64 = 20_000;
 
 /// What an access token says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,7 +94,7 @@ impl AccessTokens {
             audience,
             client_id: settings.client_id.clone(),
             lifetime: settings.access_lifetime,
-            verified: Cache::new(REMEMBERED),
+            verified: Cache::with_weighter(100, REMEMBERED, UnitWeighter),
         }
     }
 
