@@ -26,14 +26,21 @@ impl Answer {
     pub(crate) fn text(&self, pointer: &str) -> Measured<String> {
         let json: Value = serde_json::from_slice(&self.body).map_err(|e| e.to_string())?;
         let found = json.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        found.ok_or_else(|| format!("{} without {pointer}: {}", self.status, String::from_utf8_lossy(&self.body)))
+        found.ok_or_else(|| {
+            format!("{} without {pointer}: {}", self.status, String::from_utf8_lossy(&self.body))
+        })
     }
 }
 
 /// The bytes of a request.
 pub(crate) fn request(method: &str, path: &str, bearer: &str, body: &str) -> Vec<u8> {
-    let authorization = if bearer.is_empty() { String::new() } else { format!("authorization: Bearer {bearer}\r\n") };
-    let kind = if body.is_empty() { String::new() } else { format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()) };
+    let authorization =
+        if bearer.is_empty() { String::new() } else { format!("authorization: Bearer {bearer}\r\n") };
+    let kind = if body.is_empty() {
+        String::new()
+    } else {
+        format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
+    };
     format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{authorization}{kind}\r\n{body}").into_bytes()
 }
 
@@ -66,7 +73,10 @@ fn head(bytes: &[u8]) -> Option<(u16, usize, usize)> {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(bytes.get(..end)?).ok()?;
     let status = text.get(9..12)?.parse().ok()?;
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(Some(0), |n| n.parse().ok())?;
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(Some(0), |n| n.parse().ok())?;
     Some((status, end, length))
 }
 

@@ -36,7 +36,8 @@ pub(crate) async fn start(table: &mut Table) -> Measured<()> {
     for _ in 0..11 {
         let began = Clock::stopwatch();
         let program = Program::start(dir.path())?;
-        let answer = Client::connect(program.port).await?.send(&request("GET", "/health/ready", "", "")).await?;
+        let answer =
+            Client::connect(program.port).await?.send(&request("GET", "/health/ready", "", "")).await?;
         times.push(began.elapsed().as_secs_f64() * 1_000.0);
         if answer.status != 200 {
             return Err(format!("not ready: {}", answer.status));
@@ -45,10 +46,25 @@ pub(crate) async fn start(table: &mut Table) -> Measured<()> {
         resident = program.resident()?;
     }
     let milliseconds = median(times);
-    table.row("start to first 200, current schema", format!("{milliseconds:.1} ms"), "≤ 25 ms", "spawn to `GET /health/ready` 200, median of 11, SQLite");
+    table.row(
+        "start to first 200, current schema",
+        format!("{milliseconds:.1} ms"),
+        "≤ 25 ms",
+        "spawn to `GET /health/ready` 200, median of 11, SQLite",
+    );
     let ratio = milliseconds / BETTER_AUTH_START_MS;
-    table.row("start ÷ better-auth's recorded 563 ms", format!("{ratio:.3}"), "≤ 0.05", "its figure is recorded in performance.md, not taken in this run");
-    table.row("idle RSS", format!("{:.1} MiB", resident as f64 / 1_024.0), "≤ 16 MiB", "half a second after the start, dev mode");
+    table.row(
+        "start ÷ better-auth's recorded 563 ms",
+        format!("{ratio:.3}"),
+        "≤ 0.05",
+        "its figure is recorded in performance.md, not taken in this run",
+    );
+    table.row(
+        "idle RSS",
+        format!("{:.1} MiB", resident as f64 / 1_024.0),
+        "≤ 16 MiB",
+        "half a second after the start, dev mode",
+    );
     let size = std::fs::metadata(binary()?).map_err(|e| e.to_string())?.len() as f64 / 1e6;
     table.row("binary, stripped", format!("{size:.1} MB"), "≤ 15 MB", "thin LTO, one codegen unit");
     Ok(())
@@ -64,7 +80,12 @@ pub(crate) async fn writes(table: &mut Table) -> Measured<()> {
         }
         let (grouped, alone) = (median(grouped), median(alone));
         let figure = format!("{grouped:.0}/s grouped, {alone:.0}/s ungrouped: {:.1}×", grouped / alone);
-        table.row(&format!("durable one-row writes, {tasks} task(s)"), figure, "–", "SQLite WAL, synchronous=FULL, one insert a transaction");
+        table.row(
+            &format!("durable one-row writes, {tasks} task(s)"),
+            figure,
+            "–",
+            "SQLite WAL, synchronous=FULL, one insert a transaction",
+        );
     }
     Ok(())
 }
@@ -77,7 +98,10 @@ async fn write_rate(grouped: bool, tasks: usize) -> Measured<f64> {
         let db = db.clone();
         async move {
             let name = format!("stream_{task}_{n}");
-            db.write(move |tx| tx.execute(&INSERT, params![name, 1i64, vec![7u8; 32]])).await.map(|_| ()).map_err(|e| e.to_string())
+            db.write(move |tx| tx.execute(&INSERT, params![name, 1i64, vec![7u8; 32]]))
+                .await
+                .map(|_| ())
+                .map_err(|e| e.to_string())
         }
     })
     .await
@@ -127,14 +151,24 @@ pub(crate) async fn hashing(table: &mut Table) -> Measured<()> {
         let who = people.clone();
         let body = move |n: usize, _: Option<&Answer>| {
             let email = who.get(n).map_or("", |person| person.email.as_str());
-            request("POST", "/v1/auth/login", "", &format!(r#"{{"email":"{email}","password":"{PASSWORD}"}}"#))
+            request(
+                "POST",
+                "/v1/auth/login",
+                "",
+                &format!(r#"{{"email":"{email}","password":"{PASSWORD}"}}"#),
+            )
         };
         login.push(whole(load(program.port, 32, Duration::from_secs(3), body).await?)?.per_second);
         let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let body = move |n: usize, _: Option<&Answer>| {
             let next = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let email = format!("new{round}x{n}x{next}@example.com");
-            request("POST", "/v1/auth/register", "", &format!(r#"{{"email":"{email}","password":"{PASSWORD}"}}"#))
+            request(
+                "POST",
+                "/v1/auth/register",
+                "",
+                &format!(r#"{{"email":"{email}","password":"{PASSWORD}"}}"#),
+            )
         };
         register.push(whole(load(program.port, 32, Duration::from_secs(3), body).await?)?.per_second);
     }
@@ -147,7 +181,11 @@ pub(crate) async fn hashing(table: &mut Table) -> Measured<()> {
 }
 
 fn whole(load: Load) -> Measured<Load> {
-    if load.failed == 0 { Ok(load) } else { Err(format!("{} of {} answers were refusals", load.failed, load.times.len())) }
+    if load.failed == 0 {
+        Ok(load)
+    } else {
+        Err(format!("{} of {} answers were refusals", load.failed, load.times.len()))
+    }
 }
 
 /// Refreshes over HTTP against the bare rotation on the same kind of file.
@@ -167,9 +205,24 @@ pub(crate) async fn refresh(table: &mut Table) -> Measured<()> {
         tokens = next;
     }
     let (over_http, bare, single) = (median(over_http), median(bare), median(single));
-    table.row("refresh ÷ bare rotation, SQLite", format!("{:.3} ({over_http:.0}/s ÷ {bare:.0}/s)", over_http / bare), "≥ 0.65", "FULL, 64 connections ÷ 64 tasks; one ES256 signature each on the left");
-    table.row("refresh ÷ single-commit rotation", format!("{:.1}× ({single:.0}/s alone)", over_http / single), "≥ 20×", "FULL, 64 at once, against one commit a rotation");
-    table.row("refresh, CPU", format!("{:.0} µs", median(cpu)), "–", "processor time of the server per refresh");
+    table.row(
+        "refresh ÷ bare rotation, SQLite",
+        format!("{:.3} ({over_http:.0}/s ÷ {bare:.0}/s)", over_http / bare),
+        "≥ 0.65",
+        "FULL, 64 connections ÷ 64 tasks; one ES256 signature each on the left",
+    );
+    table.row(
+        "refresh ÷ single-commit rotation",
+        format!("{:.1}× ({single:.0}/s alone)", over_http / single),
+        "≥ 20×",
+        "FULL, 64 at once, against one commit a rotation",
+    );
+    table.row(
+        "refresh, CPU",
+        format!("{:.0} µs", median(cpu)),
+        "–",
+        "processor time of the server per refresh",
+    );
     Ok(())
 }
 
@@ -183,7 +236,10 @@ async fn refresh_load(port: u16, tokens: Vec<String>) -> Measured<(f64, Vec<Stri
                 let mut done = 0usize;
                 while started.elapsed() < Duration::from_secs(2) {
                     let body = format!(r#"{{"refresh_token":"{token}"}}"#);
-                    token = client.send(&request("POST", "/v1/auth/refresh", "", &body)).await?.text("/refresh_token")?;
+                    token = client
+                        .send(&request("POST", "/v1/auth/refresh", "", &body))
+                        .await?
+                        .text("/refresh_token")?;
                     done += 1;
                 }
                 Ok::<_, String>((done, token))
@@ -256,8 +312,12 @@ pub(crate) async fn session(table: &mut Table) -> Measured<()> {
     let (mut checks, mut hellos, mut cpu, mut tail) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let hello = request("GET", "/health/live", "", "");
-        hellos.push(whole(load(program.port, 32, Duration::from_secs(2), move |_, _| hello.clone()).await?)?.per_second);
-        let requests: Arc<Vec<Vec<u8>>> = Arc::new(people.iter().map(|p| request("GET", "/v1/me", &p.access, "")).collect());
+        hellos.push(
+            whole(load(program.port, 32, Duration::from_secs(2), move |_, _| hello.clone()).await?)?
+                .per_second,
+        );
+        let requests: Arc<Vec<Vec<u8>>> =
+            Arc::new(people.iter().map(|p| request("GET", "/v1/me", &p.access, "")).collect());
         let before = program.cpu()?;
         let next = move |n: usize, _: Option<&Answer>| requests.get(n).cloned().unwrap_or_default();
         let mut one = whole(load(program.port, 32, Duration::from_secs(2), next).await?)?;
@@ -266,8 +326,23 @@ pub(crate) async fn session(table: &mut Table) -> Measured<()> {
         tail.push(quantile(&mut one.times, 0.99) * 1_000.0);
     }
     let (checks, hellos) = (median(checks), median(hellos));
-    table.row("session check ÷ hello", format!("{:.3} ({checks:.0}/s ÷ {hellos:.0}/s)", checks / hellos), "≥ 0.5", "`GET /v1/me` ÷ `GET /health/live`, 32 connections, SQLite, client on the same 2 cores");
-    table.row("session check ÷ better-auth's recorded 980/s per core", format!("{:.0}×", checks / BETTER_AUTH_SESSIONS / 2.0), "≥ 60×", "per core; its figure is recorded in performance.md, not taken in this run");
-    table.row("session check, CPU and p99", format!("{:.1} µs, {:.2} ms", median(cpu), median(tail)), "p99 ≤ 1 ms at half load", "at full load, the client's own time in it");
+    table.row(
+        "session check ÷ hello",
+        format!("{:.3} ({checks:.0}/s ÷ {hellos:.0}/s)", checks / hellos),
+        "≥ 0.5",
+        "`GET /v1/me` ÷ `GET /health/live`, 32 connections, SQLite, client on the same 2 cores",
+    );
+    table.row(
+        "session check ÷ better-auth's recorded 980/s per core",
+        format!("{:.0}×", checks / BETTER_AUTH_SESSIONS / 2.0),
+        "≥ 60×",
+        "per core; its figure is recorded in performance.md, not taken in this run",
+    );
+    table.row(
+        "session check, CPU and p99",
+        format!("{:.1} µs, {:.2} ms", median(cpu), median(tail)),
+        "p99 ≤ 1 ms at half load",
+        "at full load, the client's own time in it",
+    );
     Ok(())
 }

@@ -27,7 +27,11 @@ pub(crate) const PASSWORD: &str = "nine purple lanterns drift";
 pub(crate) fn binary() -> Measured<PathBuf> {
     let me = std::env::current_exe().map_err(|e| e.to_string())?;
     let path = me.parent().unwrap_or(Path::new(".")).join("pearlgate");
-    if path.exists() { Ok(path) } else { Err(format!("{} is missing: run `cargo build --release` first", path.display())) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("{} is missing: run `cargo build --release` first", path.display()))
+    }
 }
 
 impl Program {
@@ -52,14 +56,16 @@ impl Program {
 
     /// Resident memory, in KiB.
     pub(crate) fn resident(&self) -> Measured<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).map_err(|e| e.to_string())?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .map_err(|e| e.to_string())?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|l| l.split_whitespace().next()?.parse().ok()).ok_or_else(|| "no VmRSS".into())
     }
 
     /// Processor time so far, in seconds (100 ticks a second on Linux).
     pub(crate) fn cpu(&self) -> Measured<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).map_err(|e| e.to_string())?;
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).map_err(|e| e.to_string())?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
         Ok((ticks(11) + ticks(12)) / 100.0)
@@ -72,16 +78,27 @@ impl Program {
         for n in 0..count {
             let email = format!("bench{n}@example.com");
             let body = format!(r#"{{"email":"{email}","password":"{PASSWORD}"}}"#);
-            let id = client.send(&request("POST", "/v1/auth/register", "", &body)).await?.text("/verification_id")?;
+            let id = client
+                .send(&request("POST", "/v1/auth/register", "", &body))
+                .await?
+                .text("/verification_id")?;
             let mut code = String::new();
             while code.is_empty() {
                 let path = format!("/dev/v1/messages?to={email}");
-                code = client.send(&request("GET", &path, "", "")).await?.text("/items/0/code").unwrap_or_default();
+                code = client
+                    .send(&request("GET", &path, "", ""))
+                    .await?
+                    .text("/items/0/code")
+                    .unwrap_or_default();
                 tokio::task::yield_now().await;
             }
             let body = format!(r#"{{"verification_id":"{id}","code":"{code}"}}"#);
             let answer = client.send(&request("POST", "/v1/auth/verify-email", "", &body)).await?;
-            people.push(Person { email, access: answer.text("/access_token")?, refresh: answer.text("/refresh_token")? });
+            people.push(Person {
+                email,
+                access: answer.text("/access_token")?,
+                refresh: answer.text("/refresh_token")?,
+            });
         }
         Ok(people)
     }

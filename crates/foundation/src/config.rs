@@ -74,18 +74,26 @@ impl Layers {
     ) -> Result<(), ConfigError> {
         let mut given: Vec<(String, String)> = Vec::new();
         for (name, value) in variables {
-            let Some(path) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else { continue };
+            let Some(path) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else {
+                continue;
+            };
             let key = path.to_ascii_lowercase().replace("__", ".");
-            let from_file = if lookup(&self.settings, &key).is_none() { key.strip_suffix("_file") } else { None };
+            let from_file =
+                if lookup(&self.settings, &key).is_none() { key.strip_suffix("_file") } else { None };
             let target = from_file.unwrap_or(&key).to_owned();
             if let Some((other, _)) = given.iter().find(|(_, k)| *k == target) {
-                return Err(ConfigError { place: name.clone(), what: format!("`{target}` is set by {other} too: keep one of them") });
+                return Err(ConfigError {
+                    place: name.clone(),
+                    what: format!("`{target}` is set by {other} too: keep one of them"),
+                });
             }
             given.push((name.clone(), target));
             if let Some(key) = from_file {
                 let value = std::fs::read_to_string(&value).map_err(|e| ConfigError {
                     place: name.clone(),
-                    what: format!("the file {value} cannot be read: {e}. The value of `{key}` is taken from it."),
+                    what: format!(
+                        "the file {value} cannot be read: {e}. The value of `{key}` is taken from it."
+                    ),
                 })?;
                 self.set_text(key, value.trim_end_matches(['\r', '\n']), &name)?;
             } else {
@@ -120,8 +128,14 @@ impl Layers {
     pub fn build<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let read = serde_path_to_error::deserialize(Value::Table(self.settings.clone()));
         read.map_err(|e| {
-            let key = e.path().to_string();
-            self.refuse(&key, e.into_inner().to_string().trim())
+            // `server.allowed_hosts[1]` was set where `server.allowed_hosts` was.
+            let path = e.path().to_string();
+            let key = path.split('[').next().unwrap_or(&path).to_owned();
+            let words = e.into_inner().to_string();
+            self.refuse(
+                &key,
+                format!("has an item that does not fit: {}", words.lines().next().unwrap_or_default().trim()),
+            )
         })
     }
 
@@ -142,8 +156,12 @@ impl Layers {
         let fail = |what: String| ConfigError { place: place.to_owned(), what };
         let value = match lookup(&self.settings, key) {
             None => return Err(fail(unknown(&self.settings, key))),
-            Some(Value::Integer(_)) => text.parse().map(Value::Integer).map_err(|_| fail(format!("`{key}` is a whole number"))),
-            Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).map_err(|_| fail(format!("`{key}` is true or false"))),
+            Some(Value::Integer(_)) => {
+                text.parse().map(Value::Integer).map_err(|_| fail(format!("`{key}` is a whole number")))
+            }
+            Some(Value::Boolean(_)) => {
+                text.parse().map(Value::Boolean).map_err(|_| fail(format!("`{key}` is true or false")))
+            }
             Some(Value::Array(_)) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
@@ -170,7 +188,9 @@ impl Layers {
 
 fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
     text.parse::<Table>().map_err(|e| {
-        let line = e.span().map_or(1, |span| text.get(..span.start).map_or(1, |before| before.lines().count().max(1)));
+        let line = e
+            .span()
+            .map_or(1, |span| text.get(..span.start).map_or(1, |before| before.lines().count().max(1)));
         ConfigError { place: format!("{place}, line {line}"), what: format!("not TOML: {}", e.message()) }
     })
 }
@@ -256,7 +276,8 @@ fn line_of(text: &str, key: &str) -> usize {
 mod tests {
     use super::*;
 
-    const DEFAULTS: &str = "[server]\nlisten = \"127.0.0.1:8080\"\nproxies = []\nmost = 5\nopen = true\n[secrets]\nkey = \"\"\n";
+    const DEFAULTS: &str =
+        "[server]\nlisten = \"127.0.0.1:8080\"\nproxies = []\nmost = 5\nopen = true\n[secrets]\nkey = \"\"\n";
 
     fn refused(f: impl FnOnce(&mut Layers) -> Result<(), ConfigError>) -> String {
         f(&mut Layers::new(DEFAULTS).unwrap()).unwrap_err().to_string()
@@ -266,7 +287,9 @@ mod tests {
     fn later_layers_win_and_say_where_they_stand() {
         let mut layers = Layers::new(DEFAULTS).unwrap();
         layers.text("a.toml", "[server]\n\nmost = 6\nlisten = \"x\"").unwrap();
-        layers.environment("P", [("P__SERVER__MOST".into(), "7".into()), ("OTHER".into(), "x".into())]).unwrap();
+        layers
+            .environment("P", [("P__SERVER__MOST".into(), "7".into()), ("OTHER".into(), "x".into())])
+            .unwrap();
         layers.environment("P", [("P__SERVER__PROXIES".into(), "10.0.0.0/8, ::1".into())]).unwrap();
         let table: Table = layers.build().unwrap();
         assert_eq!(table["server"]["most"].as_integer(), Some(7));
@@ -278,12 +301,27 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_refused_with_key_place_and_remedy() {
         let lisen = refused(|l| l.text("a.toml", "[server]\nlisen = \"x\""));
-        assert_eq!(lisen, "a.toml, line 2: there is no setting `server.lisen`. Did you mean `server.listen`? `config show --default` lists them all.");
-        assert_eq!(refused(|l| l.text("a.toml", "[server]\nmost = \"x\"")), "a.toml, line 2: `server.most` is a whole number, not text");
+        assert_eq!(
+            lisen,
+            "a.toml, line 2: there is no setting `server.lisen`. Did you mean `server.listen`? `config show --default` lists them all."
+        );
+        assert_eq!(
+            refused(|l| l.text("a.toml", "[server]\nmost = \"x\"")),
+            "a.toml, line 2: `server.most` is a whole number, not text"
+        );
         assert!(refused(|l| l.text("a.toml", "[server\n")).starts_with("a.toml, line 1: not TOML"));
-        assert!(refused(|l| l.environment("P", [("P__SERVER__MOST".into(), "x".into())])).contains("whole number"));
-        assert!(refused(|l| l.environment("P", [("P__SERVER__NOPE".into(), "x".into())])).starts_with("P__SERVER__NOPE: there is no"));
-        assert!(refused(|l| l.environment("P", [("P__SECRETS__KEY_FILE".into(), "/nowhere".into())])).contains("cannot be read"));
+        assert!(
+            refused(|l| l.environment("P", [("P__SERVER__MOST".into(), "x".into())]))
+                .contains("whole number")
+        );
+        assert!(
+            refused(|l| l.environment("P", [("P__SERVER__NOPE".into(), "x".into())]))
+                .starts_with("P__SERVER__NOPE: there is no")
+        );
+        assert!(
+            refused(|l| l.environment("P", [("P__SECRETS__KEY_FILE".into(), "/nowhere".into())]))
+                .contains("cannot be read")
+        );
     }
 
     #[test]
@@ -294,7 +332,10 @@ mod tests {
         let path = file.path().display().to_string();
         layers.environment("P", [("P__SECRETS__KEY_FILE".into(), path)]).unwrap();
         assert_eq!(layers.build::<Table>().unwrap()["secrets"]["key"].as_str(), Some("hunter2"));
-        let both = [("P__SECRETS__KEY".into(), "a".into()), ("P__SECRETS__KEY_FILE".into(), file.path().display().to_string())];
+        let both = [
+            ("P__SECRETS__KEY".into(), "a".into()),
+            ("P__SECRETS__KEY_FILE".into(), file.path().display().to_string()),
+        ];
         assert!(refused(|l| l.environment("P", both)).contains("keep one of them"));
         let shown = layers.show(&["secrets.key"]);
         assert!(!shown.contains("hunter2") && shown.contains("(hidden)"), "{shown}");

@@ -70,7 +70,13 @@ impl App {
     ///
     /// # Errors
     /// In words, when a part cannot be made from the settings.
-    pub fn new(settings: Settings, db: Db, clock: Clock, chance: Entropy, master: &[u8; 32]) -> Result<Self, String> {
+    pub fn new(
+        settings: Settings,
+        db: Db,
+        clock: Clock,
+        chance: Entropy,
+        master: &[u8; 32],
+    ) -> Result<Self, String> {
         let templates = Arc::new(templates::environment().map_err(|e| format!("a template is broken: {e}"))?);
         let dependencies = Dependencies::new(clock.clone());
         let sealer = Sealer::new(master, chance.clone());
@@ -78,7 +84,7 @@ impl App {
         let mailbox = settings.dev.then(|| Mailbox::new(clock.clone()));
         let transport = match &mailbox {
             Some(mailbox) => Transport::Mailbox(mailbox.clone()),
-            None => Transport::Smtp(Smtp::new(&settings.smtp)?),
+            None => Transport::Smtp(Smtp::new(&settings.smtp).map_err(|e| e.to_string())?),
         };
         let renderer = Renderer::new(templates.clone());
         let postman =

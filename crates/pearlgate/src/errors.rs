@@ -63,7 +63,13 @@ mod tests {
             assert!((400..600).contains(&entry.status), "{}", entry.code);
             assert!(entry.cause.ends_with('.') && entry.remedy.ends_with('.'), "{}", entry.code);
         }
-        for problem in [Problem::internal(), Problem::not_found(), Problem::malformed(""), Problem::invalid(vec![]), Problem::unavailable("")] {
+        for problem in [
+            Problem::internal(),
+            Problem::not_found(),
+            Problem::malformed(""),
+            Problem::invalid(vec![]),
+            Problem::unavailable(""),
+        ] {
             assert_eq!(find(problem.code).map(|e| e.status), Some(problem.status), "{}", problem.code);
         }
     }

@@ -23,6 +23,7 @@ pub mod templates;
 /// Every statement of this program, for the test that prepares them on both databases.
 pub fn statements() -> Vec<&'static foundation::db::Statement> {
     let ours = [accounts::STATEMENTS, registration::STATEMENTS, sessions::STATEMENTS, sign_in::STATEMENTS];
-    let foundations = [foundation::jobs::STATEMENTS, foundation::audit::STATEMENTS, foundation::http::STATEMENTS];
+    let foundations =
+        [foundation::jobs::STATEMENTS, foundation::audit::STATEMENTS, foundation::http::STATEMENTS];
     ours.into_iter().chain(foundations).flatten().copied().collect()
 }

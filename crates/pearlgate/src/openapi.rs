@@ -75,11 +75,19 @@ impl Modify for AccessToken {
 }
 
 /// The document for a server at this address. Problems are given their own media type.
-#[expect(clippy::indexing_slicing, reason = "JSON indexed by name gives null, not a panic; the document is an object")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "JSON indexed by name gives null, not a panic; the document is an object"
+)]
 pub fn document(public_url: &str) -> Value {
     let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
     document["servers"] = serde_json::json!([{ "url": public_url }]);
-    let operations = document["paths"].as_object_mut().into_iter().flatten().flat_map(|(_, path)| path.as_object_mut()).flatten();
+    let operations = document["paths"]
+        .as_object_mut()
+        .into_iter()
+        .flatten()
+        .flat_map(|(_, path)| path.as_object_mut())
+        .flatten();
     for (_, operation) in operations {
         let responses = operation["responses"].as_object_mut().into_iter().flatten();
         for (status, response) in responses.filter(|(status, _)| !status.starts_with('2')) {

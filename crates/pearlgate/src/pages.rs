@@ -19,10 +19,11 @@ pub fn render(app: &App, name: &str, mut values: Value) -> Result<Response, Prob
     if let Some(values) = values.as_object_mut() {
         values.insert("nonce".into(), nonce.clone().into());
     }
-    let html = app.templates.get_template(name).and_then(|page| page.render(Serde(&values))).map_err(|error| {
-        tracing::error!(%error, name, "a page could not be rendered");
-        Problem::internal()
-    })?;
+    let html =
+        app.templates.get_template(name).and_then(|page| page.render(Serde(&values))).map_err(|error| {
+            tracing::error!(%error, name, "a page could not be rendered");
+            Problem::internal()
+        })?;
     Ok(with_policy(&nonce, html))
 }
 
@@ -45,13 +46,17 @@ pub fn problem_page(problem: &Problem, id: &RequestId, request: &HeaderMap) -> O
         "code": problem.code, "request_id": id.0, "retry_after": problem.retry_after.unwrap_or(0),
     });
     let environment = crate::templates::environment().ok()?;
-    let html = environment.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
+    let html =
+        environment.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
     Some(with_policy(&nonce, html))
 }
 
 /// A cookie that lives `seconds`, seen by no script and sent to no other site; 0 seconds removes it.
 pub fn set_cookie(name: &str, value: &str, seconds: u32) -> [(header::HeaderName, String); 1] {
-    [(header::SET_COOKIE, format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}"))]
+    [(
+        header::SET_COOKIE,
+        format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}"),
+    )]
 }
 
 /// The value of a cookie; none when it is not there or there are several of that name.

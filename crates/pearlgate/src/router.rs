@@ -57,7 +57,8 @@ pub struct Doors {
 
 /// Mounts everything.
 pub fn doors(app: &App) -> Doors {
-    let mut map = Map { app: app.clone(), public: Router::new(), internal: Router::new(), routes: Vec::new() };
+    let mut map =
+        Map { app: app.clone(), public: Router::new(), internal: Router::new(), routes: Vec::new() };
     use Guard::{Dev, Internal, Open, SignedIn};
     use Method as M;
 
@@ -114,7 +115,9 @@ impl Map {
     fn add(&mut self, method: Method, path: &'static str, guard: Guard, handler: MethodRouter<App>) {
         self.routes.push(Route { method, path, guard });
         let handler = match guard {
-            Guard::SignedIn => handler.layer(middleware::from_fn_with_state(self.app.clone(), sessions::require)),
+            Guard::SignedIn => {
+                handler.layer(middleware::from_fn_with_state(self.app.clone(), sessions::require))
+            }
             Guard::Open | Guard::Internal | Guard::Dev => handler,
         };
         let on_public = guard != Guard::Internal || self.app.settings.dev;
@@ -150,13 +153,18 @@ fn finishing(app: &App) -> Finish {
 
 /// Around every handler: is the host one of ours, who is calling, how long did it take, and did it panic.
 async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let Some(peer) = request.extensions().get::<Peer>().copied() else { return Problem::internal().into_response() };
-    if let Some(problem) = wrong_host(&app, peer, request.headers(), request.uri().authority().map(|a| a.as_str())) {
+    let Some(peer) = request.extensions().get::<Peer>().copied() else {
+        return Problem::internal().into_response();
+    };
+    if let Some(problem) =
+        wrong_host(&app, peer, request.headers(), request.uri().authority().map(|a| a.as_str()))
+    {
         return problem.into_response();
     }
     let client = app.settings.proxies.client(peer.remote.ip(), request.headers());
     request.extensions_mut().insert(client);
-    let route = request.extensions().get::<axum::extract::MatchedPath>().map_or("(none)", |p| p.as_str()).to_owned();
+    let route =
+        request.extensions().get::<axum::extract::MatchedPath>().map_or("(none)", |p| p.as_str()).to_owned();
     let method = known_method(request.method());
     let started = Clock::stopwatch();
     // A task of its own: a panic ends this request and nothing else, and a client that goes away does not stop
@@ -191,11 +199,19 @@ fn known_method(method: &Method) -> &'static str {
 /// No link is ever made from a Host header, and a host that is not ours is not answered at all: neither poisoned
 /// links nor DNS rebinding have anything to work with.
 fn wrong_host(app: &App, peer: Peer, headers: &HeaderMap, authority: Option<&str>) -> Option<Problem> {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let host = headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let ours = |host: &str| {
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
+        let name = host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+            .map_or(host, |(n, _)| n);
         let local = peer.local.ip().to_canonical();
-        let address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == local);
+        let address =
+            name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == local);
         host == app.settings.public_host()
             || app.settings.allowed_hosts.iter().any(|allowed| allowed == host || allowed == name)
             || address
@@ -225,7 +241,9 @@ impl<S: Send + Sync> FromRequestParts<S> for From {
 ///
 /// # Errors
 /// As the type's own.
-pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
@@ -238,6 +256,9 @@ pub fn device_name(text: &str) -> Result<String, Problem> {
     if fine {
         return Ok(text.to_owned());
     }
-    Err(Problem::invalid(vec![FieldError::new("device_name", "invalid", "use one line of at most 100 characters")]))
+    Err(Problem::invalid(vec![FieldError::new(
+        "device_name",
+        "invalid",
+        "use one line of at most 100 characters",
+    )]))
 }
-

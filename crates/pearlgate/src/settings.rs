@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use foundation::config::{ConfigError, Layers};
+use foundation::db::PostgresOptions;
 use foundation::http::Proxies;
-use foundation::kernel::Secret;
+use foundation::kernel::{Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
 use serde::Deserialize;
 
@@ -62,8 +63,21 @@ section!(RawData { dir: PathBuf });
 section!(RawDatabase { url: String, ca_file: String, connections: usize });
 section!(RawSecrets { master_key: Secret });
 section!(RawMail { from: String, smtp: RawSmtp });
-section!(RawSmtp { host: String, port: u16, tls: String, username: String, password: Secret, ca_file: String });
-section!(RawTokens { audience: String, client_id: String, access: String, refresh_idle: String, session: String });
+section!(RawSmtp {
+    host: String,
+    port: u16,
+    tls: String,
+    username: String,
+    password: Secret,
+    ca_file: String
+});
+section!(RawTokens {
+    audience: String,
+    client_id: String,
+    access: String,
+    refresh_idle: String,
+    session: String
+});
 section!(RawVerification { lifetime: String });
 section!(RawPasswords { min_length: usize });
 section!(RawHashing { memory_kib: u32, iterations: u32, parallelism: u32, threads: usize, queue: usize });
@@ -198,9 +212,16 @@ impl Settings {
                 "text" => false,
                 _ => return Err(layers.refuse("log.format", "is \"text\" or \"json\"")),
             },
-            log_level: raw.log.level.parse().map_err(|_| layers.refuse("log.level", "is error, warn, info or debug"))?,
+            log_level: raw
+                .log
+                .level
+                .parse()
+                .map_err(|_| layers.refuse("log.level", "is error, warn, info or debug"))?,
         };
         settings.contradictions(layers)?;
+        let placed = |wrong: WrongSetting| layers.refuse(wrong.key, wrong.what);
+        settings.smtp.check().map_err(placed)?;
+        settings.postgres().map_or(Ok(()), |options| options.check().map_err(placed))?;
         Ok(settings)
     }
 
@@ -215,9 +236,21 @@ impl Settings {
             return Err(layers.refuse("tokens.access", "is longer than tokens.refresh_idle: make it shorter"));
         }
         if self.refresh_idle > self.session_lifetime {
-            return Err(layers.refuse("tokens.refresh_idle", "is longer than tokens.session: make it shorter"));
+            return Err(
+                layers.refuse("tokens.refresh_idle", "is longer than tokens.session: make it shorter")
+            );
         }
         Ok(())
+    }
+
+    /// How to reach PostgreSQL; none for SQLite.
+    pub fn postgres(&self) -> Option<PostgresOptions> {
+        let url = self.database_url.clone()?;
+        Some(PostgresOptions {
+            url,
+            ca_file: self.database_ca_file.clone(),
+            connections: self.database_connections,
+        })
     }
 
     /// The host and port of the public URL.
@@ -231,8 +264,11 @@ fn some(text: &str) -> Option<String> {
 }
 
 fn address(layers: &Layers, key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    let readable = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    readable.parse().map_err(|_| layers.refuse(key, format!("is {text:?}; give an address and a port such as 127.0.0.1:8080")))
+    let readable =
+        text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    readable.parse().map_err(|_| {
+        layers.refuse(key, format!("is {text:?}; give an address and a port such as 127.0.0.1:8080"))
+    })
 }
 
 fn duration(layers: &Layers, key: &str, text: &str) -> Result<Duration, ConfigError> {
@@ -248,14 +284,21 @@ fn at_least_one(layers: &Layers, key: &str, number: usize) -> Result<usize, Conf
 
 fn one_line(layers: &Layers, key: &str, text: &str) -> Result<String, ConfigError> {
     let fine = !text.trim().is_empty() && text.chars().count() <= 100 && !text.chars().any(char::is_control);
-    if fine { Ok(text.to_owned()) } else { Err(layers.refuse(key, "must be one line of 1 to 100 characters")) }
+    if fine {
+        Ok(text.to_owned())
+    } else {
+        Err(layers.refuse(key, "must be one line of 1 to 100 characters"))
+    }
 }
 
 fn min_length(layers: &Layers, number: usize) -> Result<usize, ConfigError> {
     if (8..=64).contains(&number) {
         return Ok(number);
     }
-    Err(layers.refuse("passwords.min_length", "must be from 8 to 64; 15 is what NIST asks of a password that stands alone"))
+    Err(layers.refuse(
+        "passwords.min_length",
+        "must be from 8 to 64; 15 is what NIST asks of a password that stands alone",
+    ))
 }
 
 fn hash_cost(layers: &Layers, raw: &RawHashing) -> Result<(u32, u32, u32), ConfigError> {
@@ -270,7 +313,10 @@ fn hash_cost(layers: &Layers, raw: &RawHashing) -> Result<(u32, u32, u32), Confi
 }
 
 fn is_local_host(host: &str) -> bool {
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
     matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name.ends_with(".localhost")
 }
 
@@ -289,7 +335,10 @@ fn public_url(layers: &Layers, text: &str, purpose: Purpose) -> Result<String, C
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
     let plain = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
     if !plain {
-        return Err(layers.refuse(KEY, format!("is {text:?}; give scheme and host only, such as https://accounts.example.com")));
+        return Err(layers.refuse(
+            KEY,
+            format!("is {text:?}; give scheme and host only, such as https://accounts.example.com"),
+        ));
     }
     if url.starts_with("http://") && !is_local_host(host) {
         return Err(layers.refuse(KEY, "is http on another machine's name. Browsers would not keep its cookies and anybody on the way could read passwords: use https."));
@@ -316,7 +365,9 @@ fn master_key(layers: &Layers, text: &Secret, purpose: Purpose) -> Result<Option
 /// A master key from its text.
 pub fn parse_master_key(text: &str) -> Option<[u8; 32]> {
     let text = text.trim();
-    let bytes = BASE64.decode(text.as_bytes()).or_else(|_| BASE64URL_NOPAD.decode(text.trim_end_matches('=').as_bytes()));
+    let bytes = BASE64
+        .decode(text.as_bytes())
+        .or_else(|_| BASE64URL_NOPAD.decode(text.trim_end_matches('=').as_bytes()));
     bytes.ok()?.try_into().ok()
 }
 
@@ -327,14 +378,18 @@ fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
         "implicit" => SmtpTls::Implicit,
         "none" if is_local_host(&smtp.host) => SmtpTls::None,
         "none" => {
-            return Err(layers.refuse("mail.smtp.host", "is another machine, and mail.smtp.tls is \"none\": set it to \"starttls\" or \"implicit\""));
+            return Err(layers.refuse(
+                "mail.smtp.host",
+                "is another machine, and mail.smtp.tls is \"none\": set it to \"starttls\" or \"implicit\"",
+            ));
         }
         _ => return Err(layers.refuse("mail.smtp.tls", "is \"starttls\", \"implicit\" or \"none\"")),
     };
     let login = match (smtp.username.as_str(), smtp.password.reveal()) {
         ("", "") => None,
         ("", _) | (_, "") => {
-            return Err(layers.refuse("mail.smtp.username", "and mail.smtp.password go together: set both or neither"));
+            return Err(layers
+                .refuse("mail.smtp.username", "and mail.smtp.password go together: set both or neither"));
         }
         (user, _) => Some((user.to_owned(), smtp.password.clone())),
     };
@@ -344,7 +399,8 @@ fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
     let host = raw.server.public_url.to_ascii_lowercase();
     let host = host.trim_end_matches('/').rsplit("//").next().unwrap_or_default();
     let domain = host.split(':').next().filter(|d| !d.is_empty()).unwrap_or("localhost");
-    let from = some(&raw.mail.from).unwrap_or_else(|| format!("\"{}\" <no-reply@{domain}>", raw.service.name.replace(['"', '\\'], "")));
+    let from = some(&raw.mail.from)
+        .unwrap_or_else(|| format!("\"{}\" <no-reply@{domain}>", raw.service.name.replace(['"', '\\'], "")));
     let ca_file = some(&smtp.ca_file).map(PathBuf::from);
     Ok(SmtpOptions { host: smtp.host.clone(), port: smtp.port, tls, login, ca_file, from })
 }
@@ -353,7 +409,10 @@ fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
 ///
 /// # Errors
 /// The first thing that cannot stand.
-pub fn layers(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Result<Layers, ConfigError> {
+pub fn layers(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Layers, ConfigError> {
     let mut layers = Layers::new(DEFAULTS)?;
     if let Some(file) = file {
         layers.file(file)?;
@@ -389,12 +448,20 @@ mod tests {
     fn production_needs_an_address_and_a_key_and_says_how_to_get_them() {
         let refused = check(Purpose::Production, "").unwrap_err();
         assert!(refused.contains("server.public_url") && refused.contains("--dev"), "{refused}");
-        let refused = check(Purpose::Production, "server.public_url = \"https://accounts.example.com\"").unwrap_err();
-        assert!(refused.contains("secrets.master_key") && refused.contains("pearlgate keys generate"), "{refused}");
+        let refused =
+            check(Purpose::Production, "server.public_url = \"https://accounts.example.com\"").unwrap_err();
+        assert!(
+            refused.contains("secrets.master_key") && refused.contains("pearlgate keys generate"),
+            "{refused}"
+        );
         let key = BASE64.encode(&[7; 32]);
-        let fine = format!("server.public_url = \"https://Accounts.example.com/\"\nsecrets.master_key = \"{key}\"");
+        let fine =
+            format!("server.public_url = \"https://Accounts.example.com/\"\nsecrets.master_key = \"{key}\"");
         let settings = check(Purpose::Production, &fine).unwrap();
-        assert_eq!((settings.public_url.as_str(), settings.public_host()), ("https://accounts.example.com", "accounts.example.com"));
+        assert_eq!(
+            (settings.public_url.as_str(), settings.public_host()),
+            ("https://accounts.example.com", "accounts.example.com")
+        );
         assert_eq!(settings.smtp.from, "\"Pearlgate\" <no-reply@accounts.example.com>");
     }
 
@@ -429,7 +496,10 @@ mod tests {
             ("log.format = \"xml\"", "log.format"),
         ] {
             let refused = check(Purpose::Dev, text).unwrap_err();
-            assert!(refused.starts_with("pearlgate.toml, line 1: ") && refused.contains(&format!("`{key}`")), "{text}: {refused}");
+            assert!(
+                refused.starts_with("pearlgate.toml, line 1: ") && refused.contains(&format!("`{key}`")),
+                "{text}: {refused}"
+            );
         }
     }
 }

@@ -76,7 +76,8 @@ const TABLES_PG: Statement = Statement {
     name: "TABLES_PG",
     text: "SELECT COUNT(*) FROM pg_catalog.pg_tables WHERE schemaname = current_schema() AND tablename = 'schema_migrations'",
 };
-const APPLIED: Statement = Statement { name: "APPLIED", text: "SELECT name, checksum FROM schema_migrations ORDER BY name" };
+const APPLIED: Statement =
+    Statement { name: "APPLIED", text: "SELECT name, checksum FROM schema_migrations ORDER BY name" };
 const RECORD: Statement = Statement {
     name: "RECORD",
     text: "INSERT INTO schema_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)",
@@ -94,7 +95,9 @@ pub(super) fn status(tx: &mut Tx<'_>, kind: Kind, migrations: &[Migration]) -> R
     for migration in migrations {
         let state = match applied.iter().find(|a| a.name == migration.name) {
             None => MigrationState::Pending,
-            Some(found) if found.checksum == sha256(migration.text(kind).as_bytes()) => MigrationState::Applied,
+            Some(found) if found.checksum == sha256(migration.text(kind).as_bytes()) => {
+                MigrationState::Applied
+            }
             Some(_) => MigrationState::Drifted,
         };
         status.push((migration.name.to_owned(), state));

@@ -53,7 +53,9 @@ impl Error {
     pub fn to_problem(&self) -> crate::kernel::Problem {
         tracing::error!(error = %self, "the database failed a request");
         match self {
-            Self::Unavailable(_) => crate::kernel::Problem::unavailable("The database does not answer for the moment. Nothing was changed; try again."),
+            Self::Unavailable(_) => crate::kernel::Problem::unavailable(
+                "The database does not answer for the moment. Nothing was changed; try again.",
+            ),
             Self::Bug(_) => crate::kernel::Problem::internal(),
         }
     }
@@ -86,11 +88,11 @@ enum Mode {
 }
 
 impl Db {
-    /// Opens (or creates) the SQLite file and starts its threads. `group_commit` false gives every transaction a
+    /// Starts the threads of a SQLite file, which is opened (or created) when first used. `group_commit` false gives every transaction a
     /// commit of its own: only a benchmark wants that.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the file cannot be opened; the text says why.
+    /// [`Error::Unavailable`] when a thread cannot be started.
     pub fn sqlite(path: &Path, group_commit: bool) -> Result<Self> {
         Ok(Self::new(Engine::Sqlite(Arc::new(sqlite::Sqlite::open(path, group_commit)?))))
     }
@@ -206,9 +208,14 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::migrate`], except that drift and newer schemas are part of the answer.
-    pub async fn migration_status(&self, migrations: &'static [Migration]) -> std::result::Result<Status, MigrationError> {
+    pub async fn migration_status(
+        &self,
+        migrations: &'static [Migration],
+    ) -> std::result::Result<Status, MigrationError> {
         let kind = self.kind();
-        self.run(Mode::Read, move |tx| migrate::status(tx, kind, migrations)).await.map_err(MigrationError::Database)
+        self.run(Mode::Read, move |tx| migrate::status(tx, kind, migrations))
+            .await
+            .map_err(MigrationError::Database)
     }
 
     /// Prepares every statement and checks that its parameters are of our three types: half of what a compiler

@@ -18,12 +18,12 @@ use super::query::{Connection, PgConnection, Statement, Tx};
 use super::sqlite::closed;
 use super::types::Param;
 use super::{Error, Mode, Result};
-use crate::kernel::Clock;
+use crate::kernel::{Clock, WrongSetting, tls};
 
 /// How long a transaction may wait for a connection (`outages.md`).
 const POOL_WAIT: Duration = Duration::from_secs(1);
-/// How long a caller waits for a transaction that has started: the server's own limit is 5 s a statement.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a caller waits for a transaction that has started: a little more than the server's own 5 s a statement.
+const PATIENCE: Duration = Duration::from_millis(5_300);
 const CONNECT: Duration = Duration::from_millis(800);
 /// After a failed connect, others are refused at once for this long instead of each finding out by itself.
 const COOL_DOWN: Duration = Duration::from_millis(200);
@@ -56,9 +56,19 @@ struct Worker {
     refused: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
+impl PostgresOptions {
+    /// Whether they can be used at all; nobody is asked.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub fn check(&self) -> std::result::Result<(), WrongSetting> {
+        configure(self).map(|_| ())
+    }
+}
+
 impl Postgres {
     pub(super) fn start(options: &PostgresOptions) -> Result<Self> {
-        let config = Arc::new(configure(options)?);
+        let config = Arc::new(configure(options).map_err(|e| Error::Bug(e.to_string()))?);
         let (queue, jobs) = sync_channel::<Job>(MAX_QUEUE);
         let jobs = Arc::new(Mutex::new(jobs));
         let refused = Arc::new(Mutex::new(None));
@@ -87,7 +97,9 @@ impl Postgres {
                 let _ = answer.send(worker.transact(mode, &f));
             }
         });
-        self.queue.try_send(job).map_err(|_| Error::Unavailable("too many transactions are waiting".into()))?;
+        self.queue
+            .try_send(job)
+            .map_err(|_| Error::Unavailable("too many transactions are waiting".into()))?;
         if let Ok(result) = tokio::time::timeout(POOL_WAIT, &mut answered).await {
             return result.unwrap_or_else(|_| Err(Error::Bug("a database thread died".into())));
         }
@@ -216,7 +228,11 @@ impl PgConnection {
         self.client.execute(&prepared, &params).map_err(|e| failed(&mut self.last_error, statement.name, e))
     }
 
-    pub(super) fn query(&mut self, statement: &'static Statement, params: &[Param<'_>]) -> Result<Vec<postgres::Row>> {
+    pub(super) fn query(
+        &mut self,
+        statement: &'static Statement,
+        params: &[Param<'_>],
+    ) -> Result<Vec<postgres::Row>> {
         let prepared = self.prepared(statement)?;
         let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
         self.client.query(&prepared, &params).map_err(|e| failed(&mut self.last_error, statement.name, e))
@@ -230,7 +246,11 @@ impl PgConnection {
         let prepared = self.prepared(statement)?;
         for (at, ty) in prepared.params().iter().enumerate() {
             if ![Type::TEXT, Type::INT8, Type::BYTEA].contains(ty) {
-                return Err(Error::Bug(format!("{}: ${} is {ty}; say CAST(… AS BIGINT)", statement.name, at + 1)));
+                return Err(Error::Bug(format!(
+                    "{}: ${} is {ty}; say CAST(… AS BIGINT)",
+                    statement.name,
+                    at + 1
+                )));
             }
         }
         Ok(())
@@ -243,7 +263,8 @@ impl PgConnection {
             return Ok(known.clone());
         }
         let text = statement.text.replace("/*pg", " ").replace("*/", " ");
-        let prepared = self.client.prepare(&text).map_err(|e| failed(&mut self.last_error, statement.name, e))?;
+        let prepared =
+            self.client.prepare(&text).map_err(|e| failed(&mut self.last_error, statement.name, e))?;
         self.prepared.insert(key, prepared.clone());
         Ok(prepared)
     }
@@ -266,7 +287,9 @@ fn failed(last_error: &mut Option<postgres::Error>, name: &str, e: postgres::Err
 }
 
 fn worth_repeating(e: &postgres::Error) -> bool {
-    e.code().is_some_and(|code| *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
+    e.code().is_some_and(|code| {
+        *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED
+    })
 }
 
 fn words(e: &postgres::Error) -> String {
@@ -278,16 +301,21 @@ fn words(e: &postgres::Error) -> String {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a database thread of our own waits out a conflict; no task is held up")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a database thread of our own waits out a conflict; no task is held up"
+)]
 fn pause(attempt: u32) {
     let jitter = u64::from(crate::kernel::Entropy::System.below(4_000));
     std::thread::sleep(Duration::from_micros((500 << attempt.min(6)) + jitter));
 }
 
-fn configure(options: &PostgresOptions) -> Result<(postgres::Config, Option<MakeRustlsConnect>)> {
+type Configured = (postgres::Config, Option<MakeRustlsConnect>);
+
+fn configure(options: &PostgresOptions) -> std::result::Result<Configured, WrongSetting> {
     let (url, sslmode) = split_sslmode(&options.url);
     let mut config: postgres::Config = url.parse().map_err(|e: postgres::Error| {
-        Error::Bug(format!("database.url is not a PostgreSQL address: {}", words(&e)))
+        WrongSetting::new("database.url", format!("is not a PostgreSQL address: {}", words(&e)))
     })?;
     config.connect_timeout(CONNECT).application_name("pearlgate").options(SESSION);
     config.tcp_user_timeout(Duration::from_secs(5));
@@ -301,10 +329,13 @@ fn configure(options: &PostgresOptions) -> Result<(postgres::Config, Option<Make
         None => !local,
         Some("require" | "verify-ca" | "verify-full") => true,
         Some(other) => {
-            return Err(Error::Bug(format!(
-                "sslmode={other} in database.url is not one of disable, require, verify-ca, verify-full; \
-                 `prefer` and `allow` fall back to plain text in silence and are not offered"
-            )));
+            return Err(WrongSetting::new(
+                "database.url",
+                format!(
+                    "has sslmode={other}; give disable, require, verify-ca or verify-full. `prefer` and `allow` fall back to \
+                 plain text in silence and are not offered."
+                ),
+            ));
         }
     };
     config.ssl_mode(if verified { SslMode::Require } else { SslMode::Disable });
@@ -312,15 +343,16 @@ fn configure(options: &PostgresOptions) -> Result<(postgres::Config, Option<Make
     Ok((config, tls))
 }
 
-fn tls_config(options: &PostgresOptions) -> Result<rustls::ClientConfig> {
-    crate::kernel::tls::client_config(options.ca_file.as_deref())
-        .map_err(|why| Error::Bug(format!("database.ca_file: {why}")))
+fn tls_config(options: &PostgresOptions) -> std::result::Result<rustls::ClientConfig, WrongSetting> {
+    tls::client_config(options.ca_file.as_deref())
+        .map_err(|why| WrongSetting::new("database.ca_file", format!("cannot be used: {why}")))
 }
 
 /// Takes `sslmode` out of the address: the driver knows fewer modes than we offer.
 fn split_sslmode(url: &str) -> (String, Option<String>) {
     let Some((base, query)) = url.split_once('?') else { return (url.to_owned(), None) };
-    let (modes, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("sslmode="));
+    let (modes, rest): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|pair| pair.starts_with("sslmode="));
     let mode = modes.last().and_then(|pair| pair.strip_prefix("sslmode=")).map(str::to_owned);
     let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
     (url, mode)

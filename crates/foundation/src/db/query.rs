@@ -79,7 +79,11 @@ impl<'c> Tx<'c> {
     ///
     /// # Errors
     /// As [`Tx::execute`].
-    pub fn opt<R: FromRow>(&mut self, statement: &'static Statement, params: &[Param<'_>]) -> Result<Option<R>> {
+    pub fn opt<R: FromRow>(
+        &mut self,
+        statement: &'static Statement,
+        params: &[Param<'_>],
+    ) -> Result<Option<R>> {
         Ok(self.all(statement, params)?.into_iter().next())
     }
 
@@ -88,7 +92,8 @@ impl<'c> Tx<'c> {
     /// # Errors
     /// As [`Tx::execute`]; no row is [`Error::Bug`].
     pub fn one<R: FromRow>(&mut self, statement: &'static Statement, params: &[Param<'_>]) -> Result<R> {
-        self.opt(statement, params)?.ok_or_else(|| self.doom(Error::Bug(format!("{}: no row", statement.name))))
+        self.opt(statement, params)?
+            .ok_or_else(|| self.doom(Error::Bug(format!("{}: no row", statement.name))))
     }
 
     /// Runs a statement and gives all its rows.
@@ -135,7 +140,11 @@ impl<'c> Tx<'c> {
         }
     }
 
-    fn guarded<T>(&mut self, statement: &Statement, run: impl FnOnce(&mut Connection<'c>) -> Result<T>) -> Result<T> {
+    fn guarded<T>(
+        &mut self,
+        statement: &Statement,
+        run: impl FnOnce(&mut Connection<'c>) -> Result<T>,
+    ) -> Result<T> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }

@@ -1,8 +1,9 @@
 //! SQLite: one writer thread that puts every waiting transaction into one durable commit, a few read-only
 //! connections for short reads on the caller's thread, and reader threads for long ones.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
@@ -25,32 +26,61 @@ const BUSY: Duration = Duration::from_millis(900);
 const READERS: usize = 4;
 const SCANNERS: usize = 2;
 
-/// Runs in the group's transaction; what it gives back is told whether the group was stored.
-type Unit = Box<dyn FnOnce(&Sql) -> Answer + Send>;
+/// Runs in the group's transaction, if there is one; what it gives back is told whether the group was stored.
+type Unit = Box<dyn FnOnce(Option<&Sql>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(&Result<()>)>;
-type Scan = Box<dyn FnOnce(&Sql) + Send>;
+type Scan = Box<dyn FnOnce(Result<&Sql>) + Send>;
 
 pub(super) struct Sqlite {
     writer: SyncSender<Unit>,
-    readers: Vec<Mutex<Sql>>,
+    readers: Vec<Mutex<Lazy>>,
     scanner: SyncSender<Scan>,
+}
+
+/// A connection that is opened when it is first needed, and again after the file turned out to be read-only or
+/// broken: what is away at the start or later may come back.
+struct Lazy {
+    path: PathBuf,
+    reads_only: bool,
+    open: Option<Sql>,
+}
+
+thread_local! {
+    /// Set when a statement failed in a way that a new connection may mend.
+    static SUSPECT: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Lazy {
+    fn new(path: &Path, reads_only: bool) -> Self {
+        Self { path: path.to_owned(), reads_only, open: None }
+    }
+
+    fn get(&mut self) -> Result<&Sql> {
+        if SUSPECT.replace(false) {
+            self.open = None;
+        }
+        if self.open.is_none() {
+            self.open = Some(connect(&self.path, self.reads_only)?);
+        }
+        self.open.as_ref().ok_or_else(gone)
+    }
 }
 
 impl Sqlite {
     pub(super) fn open(path: &Path, group_commit: bool) -> Result<Self> {
-        let write = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let mut write = Lazy::new(path, false);
         let (writer, units) = sync_channel(MAX_QUEUE);
-        spawn("db-writer", move || write_loop(&write, &units, if group_commit { MAX_GROUP } else { 1 }))?;
-        let readers = (0..READERS).map(|_| read_only(path).map(Mutex::new)).collect::<Result<_>>()?;
+        spawn("db-writer", move || write_loop(&mut write, &units, if group_commit { MAX_GROUP } else { 1 }))?;
+        let readers = (0..READERS).map(|_| Mutex::new(Lazy::new(path, true))).collect();
         let (scanner, scans) = sync_channel::<Scan>(MAX_QUEUE);
         let scans = std::sync::Arc::new(Mutex::new(scans));
         for _ in 0..SCANNERS {
-            let (connection, scans) = (read_only(path)?, scans.clone());
+            let (mut connection, scans) = (Lazy::new(path, true), scans.clone());
             spawn("db-scan", move || {
                 loop {
                     let next = scans.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(scan) = next else { return };
-                    scan(&connection);
+                    scan(connection.get());
                 }
             })?;
         }
@@ -74,13 +104,15 @@ impl Sqlite {
         // More connections than worker threads: one is always free, and no short read waits long for one.
         for reader in &self.readers {
             match reader.try_lock() {
-                Ok(connection) => return on_reader(&connection, snapshot, f),
-                Err(TryLockError::Poisoned(poisoned)) => return on_reader(&poisoned.into_inner(), snapshot, f),
+                Ok(mut connection) => return on_reader(connection.get()?, snapshot, f),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    return on_reader(poisoned.into_inner().get()?, snapshot, f);
+                }
                 Err(TryLockError::WouldBlock) => {}
             }
         }
         let first = self.readers.first().ok_or_else(gone)?;
-        on_reader(&first.lock().unwrap_or_else(PoisonError::into_inner), snapshot, f)
+        on_reader(first.lock().unwrap_or_else(PoisonError::into_inner).get()?, snapshot, f)
     }
 
     pub(super) async fn scan<T, F>(&self, f: F) -> Result<T>
@@ -89,9 +121,12 @@ impl Sqlite {
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        send(&self.scanner, Box::new(move |connection: &Sql| {
-            let _ = answer.send(on_reader(connection, true, f));
-        }))?;
+        send(
+            &self.scanner,
+            Box::new(move |connection: Result<&Sql>| {
+                let _ = answer.send(connection.and_then(|connection| on_reader(connection, true, f)));
+            }),
+        )?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -115,9 +150,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
         .map_err(|e| Error::Unavailable(format!("a thread could not be started: {e}")))
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> Result<Sql> {
-    let connection = Sql::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|e| Error::Unavailable(format!("{}: {e}", path.display())))?;
+fn connect(path: &Path, reads_only: bool) -> Result<Sql> {
+    let name = path.display().to_string();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if !reads_only {
+        make_private(path).map_err(|e| Error::Unavailable(format!("{name}: {e}")))?;
+    }
+    let connection = Sql::open_with_flags(path, flags).map_err(|e| error(&name, &e))?;
     connection.set_prepared_statement_cache_capacity(256);
     connection
         .busy_timeout(BUSY)
@@ -130,17 +169,26 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Sql> {
                  PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 268435456;",
             )
         })
-        .map_err(|e| Error::Unavailable(format!("{}: {e}", path.display())))?;
+        .map_err(|e| error(&name, &e))?;
+    if reads_only {
+        connection.execute_batch("PRAGMA query_only = ON").map_err(|e| error(&name, &e))?;
+    }
     Ok(connection)
 }
 
-fn read_only(path: &Path) -> Result<Sql> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.execute_batch("PRAGMA query_only = ON").map_err(|e| error("OPEN", &e))?;
-    Ok(connection)
+/// Makes the file for its owner alone; SQLite gives its companions the same rights.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
 }
 
-fn write_loop(connection: &Sql, units: &Receiver<Unit>, most: usize) {
+fn write_loop(connection: &mut Lazy, units: &Receiver<Unit>, most: usize) {
     while let Ok(first) = units.recv() {
         let mut group = Vec::with_capacity(1);
         group.push(first);
@@ -150,7 +198,16 @@ fn write_loop(connection: &Sql, units: &Receiver<Unit>, most: usize) {
         }
         metrics::counter!("db_commits_total").increment(1);
         metrics::counter!("db_transactions_total").increment(group.len() as u64);
-        run_group(connection, group);
+        match connection.get() {
+            Ok(connection) => run_group(connection, group),
+            Err(error) => refuse_group(&error, group),
+        }
+    }
+}
+
+fn refuse_group(error: &Error, group: Vec<Unit>) {
+    for unit in group {
+        unit(None)(&Err(error.clone()));
     }
 }
 
@@ -160,7 +217,7 @@ fn run_group(connection: &Sql, group: Vec<Unit>) {
     let mut answers = Vec::with_capacity(group.len());
     for unit in group {
         // Units check themselves that the transaction is still open: a failed BEGIN or a full disk ends it.
-        answers.push(unit(connection));
+        answers.push(unit(Some(connection)));
     }
     let stored = begun.and_then(|()| {
         if connection.is_autocommit() {
@@ -176,12 +233,13 @@ fn run_group(connection: &Sql, group: Vec<Unit>) {
     }
 }
 
-fn in_savepoint<T, F>(connection: &Sql, f: F, answer: oneshot::Sender<Result<T>>) -> Answer
+fn in_savepoint<T, F>(connection: Option<&Sql>, f: F, answer: oneshot::Sender<Result<T>>) -> Answer
 where
     T: Send + 'static,
     F: Fn(&mut Tx<'_>) -> Result<T>,
 {
-    let (outcome, wake) = attempt(connection, f);
+    let (outcome, wake) =
+        connection.map_or_else(|| (Err(gone()), Vec::new()), |connection| attempt(connection, f));
     Box::new(move |stored| {
         let result = match stored {
             Ok(()) => outcome,
@@ -259,7 +317,11 @@ pub(super) fn execute(connection: &Sql, statement: &'static Statement, params: &
     Ok(changed as u64)
 }
 
-pub(super) fn query<R: FromRow>(connection: &Sql, statement: &'static Statement, params: &[Param<'_>]) -> Result<Vec<R>> {
+pub(super) fn query<R: FromRow>(
+    connection: &Sql,
+    statement: &'static Statement,
+    params: &[Param<'_>],
+) -> Result<Vec<R>> {
     let fail = |e| error(statement.name, &e);
     let mut prepared = connection.prepare_cached(statement.text).map_err(fail)?;
     bind(&mut prepared, statement, params)?;
@@ -276,13 +338,22 @@ pub(super) fn prepare(connection: &Sql, statement: &'static Statement) -> Result
 }
 
 /// SQLite numbers `$N` by first appearance, not by N: bind each place by the number in its name.
-fn bind(prepared: &mut rusqlite::CachedStatement<'_>, statement: &Statement, params: &[Param<'_>]) -> Result<()> {
+fn bind(
+    prepared: &mut rusqlite::CachedStatement<'_>,
+    statement: &Statement,
+    params: &[Param<'_>],
+) -> Result<()> {
     let places = prepared.parameter_count();
     if places != params.len() {
-        return Err(Error::Bug(format!("{}: {} parameters for {places} places", statement.name, params.len())));
+        return Err(Error::Bug(format!(
+            "{}: {} parameters for {places} places",
+            statement.name,
+            params.len()
+        )));
     }
     for place in 1..=places {
-        let number = prepared.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
+        let number =
+            prepared.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
         let param = number
             .and_then(|n| params.get(n.wrapping_sub(1)))
             .ok_or_else(|| Error::Bug(format!("{}: parameters are $1 to $n", statement.name)))?;
@@ -310,5 +381,11 @@ pub(super) fn error(name: &str, e: &rusqlite::Error) -> Error {
                 | ErrorCode::FileLockingProtocolFailed
         )
     );
+    if matches!(
+        e.sqlite_error_code(),
+        Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)
+    ) {
+        SUSPECT.set(true);
+    }
     if away { Error::Unavailable(format!("{name}: {e}")) } else { Error::Bug(format!("{name}: {e}")) }
 }

@@ -126,7 +126,9 @@ impl<'r> Row<'r> {
     /// [`Error::Bug`] when there is none or it is of another type.
     pub fn get<T: FromColumn>(&self, index: usize) -> Result<T> {
         let column = match self.0 {
-            Inner::Sqlite(row) => Column::Sqlite(row.get_ref(index).map_err(|_| wrong("a column that is there"))?),
+            Inner::Sqlite(row) => {
+                Column::Sqlite(row.get_ref(index).map_err(|_| wrong("a column that is there"))?)
+            }
             Inner::Postgres(row) => Column::Postgres(row, index),
         };
         T::from_column(&column)
@@ -141,7 +143,11 @@ impl<'r> Row<'r> {
             Inner::Sqlite(row) => row.as_ref().column_count(),
             Inner::Postgres(row) => row.len(),
         };
-        if has == width { Ok(()) } else { Err(Error::Bug(format!("a row of {has} columns read as one of {width}"))) }
+        if has == width {
+            Ok(())
+        } else {
+            Err(Error::Bug(format!("a row of {has} columns read as one of {width}")))
+        }
     }
 }
 

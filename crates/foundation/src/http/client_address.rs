@@ -79,11 +79,23 @@ mod tests {
     fn cve_2024_47070_only_declared_proxies_are_believed_and_nonsense_changes_nothing() {
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1", "an undeclared peer");
         assert_eq!(client("10.1.1.1", &["198.51.100.7"]), "198.51.100.7");
-        assert_eq!(client("10.1.1.1", &["1.2.3.4, 198.51.100.7, 10.9.9.9"]), "198.51.100.7", "the client's own words stand left");
-        assert_eq!(client("10.1.1.1", &["1.2.3.4", "198.51.100.7"]), "198.51.100.7", "two headers are one list");
+        assert_eq!(
+            client("10.1.1.1", &["1.2.3.4, 198.51.100.7, 10.9.9.9"]),
+            "198.51.100.7",
+            "the client's own words stand left"
+        );
+        assert_eq!(
+            client("10.1.1.1", &["1.2.3.4", "198.51.100.7"]),
+            "198.51.100.7",
+            "two headers are one list"
+        );
         assert_eq!(client("10.1.1.1", &["a"]), "10.1.1.1", "nonsense is the proxy's");
         assert_eq!(client("10.1.1.1", &["1.2.3.4, a"]), "10.1.1.1");
         assert_eq!(client("10.1.1.1", &[]), "10.1.1.1");
-        assert_eq!(client("::ffff:127.0.0.1", &["::ffff:192.0.2.9"]), "192.0.2.9", "mapped addresses are IPv4");
+        assert_eq!(
+            client("::ffff:127.0.0.1", &["::ffff:192.0.2.9"]),
+            "192.0.2.9",
+            "mapped addresses are IPv4"
+        );
     }
 }

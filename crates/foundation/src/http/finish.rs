@@ -51,7 +51,10 @@ const SECURITY: [(HeaderName, &str); 8] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
@@ -73,7 +76,9 @@ pub async fn finish(State(state): State<Finish>, mut request: Request, next: Nex
     let problem = response.extensions_mut().remove::<Arc<Problem>>();
     if let Some(problem) = problem {
         response = document(&state, &problem, &id, &headers);
-    } else if failed && response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind == "text/plain; charset=utf-8") {
+    } else if failed
+        && response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind == "text/plain; charset=utf-8")
+    {
         // A refusal by a library: its words are not for people.
         let allow = response.headers_mut().remove(header::ALLOW);
         response = document(&state, &generic(response.status()), &id, &headers);
@@ -94,7 +99,10 @@ fn add_headers(state: &Finish, id: &RequestId, headers: &mut HeaderMap) {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     if state.public_url.starts_with("https://") {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000; includeSubDomains"));
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=63072000; includeSubDomains"),
+        );
     }
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", value);
@@ -105,10 +113,18 @@ fn add_headers(state: &Finish, id: &RequestId, headers: &mut HeaderMap) {
 fn ambiguous(request: &Request) -> Option<Problem> {
     let headers = request.headers();
     let several = |name| headers.get_all(name).iter().count() > 1;
-    let both = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+    let both =
+        headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
     let hosts = headers.get_all(header::HOST).iter().count();
-    let coding = headers.get(header::TRANSFER_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if both || coding || several(header::CONTENT_LENGTH) || several(header::TRANSFER_ENCODING) || several(header::AUTHORIZATION) {
+    let coding = headers
+        .get(header::TRANSFER_ENCODING)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if both
+        || coding
+        || several(header::CONTENT_LENGTH)
+        || several(header::TRANSFER_ENCODING)
+        || several(header::AUTHORIZATION)
+    {
         return Some(Problem::malformed("The request has contradictory headers."));
     }
     (hosts != 1).then(|| Problem::malformed("The request must have exactly one Host header."))
@@ -132,12 +148,18 @@ fn document(state: &Finish, problem: &Problem, id: &RequestId, request: &HeaderM
             if let Some(seconds) = problem.retry_after {
                 members.insert("retry_after".into(), seconds.into());
             }
-            members.extend(problem.members.iter().map(|(name, value)| ((*name).to_owned(), Value::String(value.clone()))));
+            members.extend(
+                problem
+                    .members
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), Value::String(value.clone()))),
+            );
         }
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         (kind, body.to_string()).into_response()
     });
-    *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(seconds) = problem.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }

@@ -62,7 +62,13 @@ impl Idempotency {
     ///
     /// # Errors
     /// 400 for a key that is empty, too long, not printable ASCII, or given twice.
-    pub fn key(&self, headers: &HeaderMap, caller: &str, route: &str, body: &[&[u8]]) -> Result<IdempotencyKey, Problem> {
+    pub fn key(
+        &self,
+        headers: &HeaderMap,
+        caller: &str,
+        route: &str,
+        body: &[&[u8]],
+    ) -> Result<IdempotencyKey, Problem> {
         let mut values = headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(IdempotencyKey(None)) };
         let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= LONGEST_KEY);
@@ -85,7 +91,8 @@ impl IdempotencyKey {
     /// [`db::Error`] as every statement.
     pub fn claim(&self, tx: &mut Tx<'_>, now: Timestamp, status: i64, answer: &str) -> db::Result<Claim> {
         let Some((key, body)) = &self.0 else { return Ok(Claim::Ours) };
-        let row: Option<(i64,)> = tx.opt(&CLAIM, params![key, body, status, answer, now + REMEMBERED, now])?;
+        let row: Option<(i64,)> =
+            tx.opt(&CLAIM, params![key, body, status, answer, now + REMEMBERED, now])?;
         Ok(if row.is_some() { Claim::Ours } else { Claim::Done })
     }
 
@@ -98,10 +105,12 @@ impl IdempotencyKey {
         let found: Option<Remembered> =
             db.read_one(move |tx| tx.opt(&FIND, params![key, now])).await.map_err(|e| e.to_problem())?;
         match found {
-            Some(first) if first.body_mac != body => {
-                Err(Problem::new(422, "idempotency_key_reused", "This Idempotency-Key belongs to another request")
-                    .detail("The same key came with another body before. Use a new key for a new request."))
-            }
+            Some(first) if first.body_mac != body => Err(Problem::new(
+                422,
+                "idempotency_key_reused",
+                "This Idempotency-Key belongs to another request",
+            )
+            .detail("The same key came with another body before. Use a new key for a new request.")),
             found => Ok(found),
         }
     }

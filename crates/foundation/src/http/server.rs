@@ -24,6 +24,9 @@ use super::Proxies;
 const HEADERS: Duration = Duration::from_secs(10);
 /// Silence in either direction inside a request.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long a stop still accepts, and how long it then waits for the first bytes of what it accepted.
+const LAST_CALL: Duration = Duration::from_millis(200);
+const FIRST_BYTE: Duration = Duration::from_millis(50);
 const MAX_HEADERS: usize = 64;
 /// Request line and headers, in bytes. (hyper's smallest buffer is 8 KiB.)
 const MAX_HEAD: usize = 16 * 1024;
@@ -72,12 +75,22 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: imp
             () = &mut stop => break,
         }
     }
-    // Whoever connected before the stop is served: their connections wait in the kernel's queue.
-    while let Ok(Ok((socket, _))) = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await {
-        let Ok(place) = places.clone().try_acquire_owned() else { break };
-        accept(socket, &app, &limits, &counts, place, &graceful);
+    // Whoever connected before the stop is served: their connections wait in the kernel's queue. One fixed end,
+    // or whoever keeps knocking keeps the door open.
+    let last_call = tokio::time::sleep(LAST_CALL);
+    tokio::pin!(last_call);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (Ok((socket, _)), Ok(place)) = (accepted, places.clone().try_acquire_owned()) else { break };
+                accept(socket, &app, &limits, &counts, place, &graceful);
+            }
+            () = &mut last_call => break,
+        }
     }
     drop(listener);
+    // A connection whose first byte has not been read yet would be closed unanswered.
+    tokio::time::sleep(FIRST_BYTE).await;
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were still running when the time to stop was over");
     }
@@ -92,8 +105,11 @@ fn accept(
     graceful: &GracefulShutdown,
 ) {
     let (Ok(remote), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
-    let exempt = remote.ip().to_canonical().is_loopback() || limits.proxies.contains(remote.ip().to_canonical());
-    let Some(counted) = counts.enter(remote.ip().to_canonical(), if exempt { usize::MAX } else { limits.per_address }) else {
+    let exempt =
+        remote.ip().to_canonical().is_loopback() || limits.proxies.contains(remote.ip().to_canonical());
+    let Some(counted) =
+        counts.enter(remote.ip().to_canonical(), if exempt { usize::MAX } else { limits.per_address })
+    else {
         metrics::counter!("http_connections_refused_total").increment(1);
         return;
     };

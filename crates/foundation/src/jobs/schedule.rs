@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_history_keeps_the_first_and_the_newest() {
-        let long = (1..=50).fold(History::default(), |h, n| h.with(n, Timestamp::default(), &"x".repeat(1_000)));
+        let long =
+            (1..=50).fold(History::default(), |h, n| h.with(n, Timestamp::default(), &"x".repeat(1_000)));
         let attempts: Vec<i64> = long.0.iter().map(|a| a.attempt).collect();
         assert_eq!((attempts.len(), attempts[0], attempts[19]), (REMEMBERED, 1, 50));
         assert_eq!(History::parse(&long.to_text()), long);

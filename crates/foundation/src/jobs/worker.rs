@@ -52,9 +52,14 @@ impl Handlers {
     {
         let run: Run = Arc::new(move |payload| match serde_json::from_str::<J>(&payload) {
             Ok(job) => Box::pin(run(job)),
-            Err(e) => Box::pin(async move { Err(JobError::Dead(format!("the payload cannot be read: {e}"))) }),
+            Err(e) => {
+                Box::pin(async move { Err(JobError::Dead(format!("the payload cannot be read: {e}"))) })
+            }
         });
-        self.0.insert(J::KIND, Handler { run, max_attempts: J::MAX_ATTEMPTS, backoff: J::BACKOFF, every: None });
+        self.0.insert(
+            J::KIND,
+            Handler { run, max_attempts: J::MAX_ATTEMPTS, backoff: J::BACKOFF, every: None },
+        );
         self
     }
 
@@ -120,6 +125,12 @@ impl Inner {
             let pause = match self.take(room, now).await {
                 Ok((jobs, pause)) => {
                     for job in jobs {
+                        // A lease of our own that ran out while the database was away: the job still runs here,
+                        // now under the new fence, and is not begun again.
+                        if let Some(ours) = held.values_mut().find(|ours| ours.id == job.id) {
+                            *ours = job;
+                            continue;
+                        }
                         let task = running.spawn(self.clone().run(job.clone()));
                         held.insert(task.id(), job);
                     }
@@ -159,7 +170,10 @@ impl Inner {
             return Ok((Vec::new(), now.until(due).clamp(Duration::from_millis(5), self.poll())));
         }
         let most = i64::try_from(room).unwrap_or(1);
-        let jobs = self.db.write(move |tx| tx.all::<Claimed>(&store::CLAIM, params![now, now + LEASE, most])).await?;
+        let jobs = self
+            .db
+            .write(move |tx| tx.all::<Claimed>(&store::CLAIM, params![now, now + LEASE, most]))
+            .await?;
         let pause = if jobs.is_empty() { Duration::from_millis(50) } else { Duration::from_millis(1) };
         Ok((jobs, pause))
     }
@@ -197,11 +211,18 @@ impl Inner {
         let ended = self.db.write(move |tx| inner.settled(tx, &job, &outcome)).await;
         match ended {
             Ok(word) => metrics::counter!("jobs_total", "kind" => kind, "outcome" => word).increment(1),
-            Err(error) => tracing::warn!(%error, kind, "the end of a job could not be written down; it will run again"),
+            Err(error) => {
+                tracing::warn!(%error, kind, "the end of a job could not be written down; it will run again")
+            }
         }
     }
 
-    fn settled(&self, tx: &mut db::Tx<'_>, job: &Claimed, outcome: &Result<(), JobError>) -> db::Result<&'static str> {
+    fn settled(
+        &self,
+        tx: &mut db::Tx<'_>,
+        job: &Claimed,
+        outcome: &Result<(), JobError>,
+    ) -> db::Result<&'static str> {
         let now = self.queue.clock.now();
         let handler = self.handlers.0.get(job.kind.as_str());
         let error = match outcome {
@@ -255,7 +276,11 @@ impl Inner {
             .await
     }
 
-    async fn drain(&self, mut running: JoinSet<Result<(), JobError>>, mut held: HashMap<tokio::task::Id, Claimed>) {
+    async fn drain(
+        &self,
+        mut running: JoinSet<Result<(), JobError>>,
+        mut held: HashMap<tokio::task::Id, Claimed>,
+    ) {
         let finish = async {
             while let Some(done) = running.join_next_with_id().await {
                 if let Ok((task, outcome)) = done
@@ -269,7 +294,8 @@ impl Inner {
         running.abort_all();
         let now = self.queue.clock.now();
         for job in held.into_values() {
-            let _ = self.db.write(move |tx| tx.execute(&store::RELEASE, params![job.id, job.fence, now])).await;
+            let _ =
+                self.db.write(move |tx| tx.execute(&store::RELEASE, params![job.id, job.fence, now])).await;
         }
     }
 }

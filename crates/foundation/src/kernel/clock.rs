@@ -95,7 +95,9 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => system_now(),
-            Self::Movable(moved) => Timestamp(system_now().0.saturating_add(moved.micros.load(Ordering::SeqCst))),
+            Self::Movable(moved) => {
+                Timestamp(system_now().0.saturating_add(moved.micros.load(Ordering::SeqCst)))
+            }
             Self::Manual(moved) => Timestamp(moved.micros.load(Ordering::SeqCst)),
         }
     }

@@ -44,8 +44,14 @@ impl Entropy {
 
     fn fill(&self, out: &mut [u8]) {
         match self {
-            #[expect(clippy::disallowed_methods, clippy::expect_used, reason = "the one door to the OS generator; no safe way on without it")]
-            Self::System => aws_lc_rs::rand::fill(out).expect("the operating system's random generator failed"),
+            #[expect(
+                clippy::disallowed_methods,
+                clippy::expect_used,
+                reason = "the one door to the OS generator; no safe way on without it"
+            )]
+            Self::System => {
+                aws_lc_rs::rand::fill(out).expect("the operating system's random generator failed")
+            }
             Self::Seeded(state) => {
                 for chunk in out.chunks_mut(32) {
                     let block = state.0.mac(&state.1.fetch_add(1, Ordering::SeqCst).to_le_bytes());

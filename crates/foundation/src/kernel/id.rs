@@ -128,7 +128,13 @@ mod tests {
         let id = Id::<Pearl>::new(&Clock::manual(Timestamp::from_micros(1_000_000)), &Entropy::seeded(b"id"));
         let text = id.to_string();
         assert_eq!(text.parse::<Id<Pearl>>(), Ok(id));
-        for other in [text.to_uppercase(), text.replace("prl", "usr"), format!("{text}0"), "prl_".into(), String::new()] {
+        for other in [
+            text.to_uppercase(),
+            text.replace("prl", "usr"),
+            format!("{text}0"),
+            "prl_".into(),
+            String::new(),
+        ] {
             assert_eq!(other.parse::<Id<Pearl>>(), Err(IdError), "{other}");
         }
     }

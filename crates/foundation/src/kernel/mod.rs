@@ -7,6 +7,7 @@ mod page;
 mod problem;
 mod seal;
 mod secret;
+mod setting;
 pub mod tls;
 
 pub use clock::{Clock, Timestamp};
@@ -16,3 +17,4 @@ pub use page::{CursorKey, Page, PageRequest};
 pub use problem::{FieldError, Problem};
 pub use seal::{SealError, Sealer};
 pub use secret::{Digest, MacKey, Secret, sha256};
+pub use setting::WrongSetting;

@@ -63,12 +63,20 @@ impl CursorKey {
     pub fn open(&self, list: &str, request: &PageRequest, start: i64) -> Result<(u16, i64), Problem> {
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid(vec![FieldError::new("limit", "invalid", "give a number from 1 to 200")]));
+            return Err(Problem::invalid(vec![FieldError::new(
+                "limit",
+                "invalid",
+                "give a number from 1 to 200",
+            )]));
         }
         let position = match request.cursor.as_deref() {
             None | Some("") => start,
             Some(cursor) => self.read(list, cursor).ok_or_else(|| {
-                Problem::invalid(vec![FieldError::new("cursor", "invalid", "give the next_cursor of this list's previous page")])
+                Problem::invalid(vec![FieldError::new(
+                    "cursor",
+                    "invalid",
+                    "give the next_cursor of this list's previous page",
+                )])
             })?,
         };
         Ok((limit, position))

@@ -42,7 +42,15 @@ pub struct Problem {
 impl Problem {
     /// A problem with this status, code and title; the detail starts as the title.
     pub fn new(status: u16, code: &'static str, title: &'static str) -> Self {
-        Self { status, code, title, detail: title.to_owned(), fields: Vec::new(), retry_after: None, members: Vec::new() }
+        Self {
+            status,
+            code,
+            title,
+            detail: title.to_owned(),
+            fields: Vec::new(),
+            retry_after: None,
+            members: Vec::new(),
+        }
     }
 
     /// Says what happened this time.
@@ -84,7 +92,8 @@ impl Problem {
 
     /// 404: nothing is there, or nothing that the caller may know of.
     pub fn not_found() -> Self {
-        Self::new(404, "not_found", "There is nothing here").detail("Check the address; the API lives under /v1 and is described at /openapi.json.")
+        Self::new(404, "not_found", "There is nothing here")
+            .detail("Check the address; the API lives under /v1 and is described at /openapi.json.")
     }
 
     /// 500: our fault. Says nothing else.
@@ -95,6 +104,8 @@ impl Problem {
 
     /// 503: a part that this request needs does not answer.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(503, "dependency_unavailable", "A part that this needs is away for the moment").detail(detail).retry_after(2)
+        Self::new(503, "dependency_unavailable", "A part that this needs is away for the moment")
+            .detail(detail)
+            .retry_after(2)
     }
 }

@@ -4,8 +4,8 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
-use super::secret::{derive_bytes, sha256};
 use super::Entropy;
+use super::secret::{derive_bytes, sha256};
 
 const KEY_ID: usize = 4;
 const NONCE: usize = 12;
@@ -35,7 +35,11 @@ impl Sealer {
     pub fn new(master: &[u8; 32], chance: Entropy) -> Self {
         let bytes = Zeroizing::new(derive_bytes(master, "seal"));
         let key = UnboundKey::new(&AES_256_GCM, bytes.as_slice()).expect("a 32-byte key");
-        Self { key: std::sync::Arc::new(LessSafeKey::new(key)), key_id: sha256(bytes.as_slice()).truncated(), chance }
+        Self {
+            key: std::sync::Arc::new(LessSafeKey::new(key)),
+            key_id: sha256(bytes.as_slice()).truncated(),
+            chance,
+        }
     }
 
     /// Seals `plain` for `purpose`: key id, nonce, ciphertext with tag.
@@ -86,7 +90,10 @@ mod tests {
         assert!(!sealed.windows(6).any(|w| w == b"123456"));
         assert_eq!(sealer.open("mail", &sealed).unwrap().as_slice(), b"the code is 123456");
         assert_eq!(sealer.open("key", &sealed).unwrap_err(), SealError::Damaged);
-        assert_eq!(Sealer::new(&[2; 32], Entropy::System).open("mail", &sealed).unwrap_err(), SealError::OtherKey);
+        assert_eq!(
+            Sealer::new(&[2; 32], Entropy::System).open("mail", &sealed).unwrap_err(),
+            SealError::OtherKey
+        );
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

@@ -76,7 +76,8 @@ impl Mailbox {
     pub fn list(&self, to: Option<&str>, kind: Option<&str>) -> Vec<Kept> {
         let mails = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = |mail: &&Kept| {
-            to.is_none_or(|to| mail.to.eq_ignore_ascii_case(to.trim())) && kind.is_none_or(|kind| mail.kind == kind)
+            to.is_none_or(|to| mail.to.eq_ignore_ascii_case(to.trim()))
+                && kind.is_none_or(|kind| mail.kind == kind)
         };
         mails.iter().filter(wanted).cloned().collect()
     }

@@ -103,7 +103,8 @@ impl Postman {
     /// # Errors
     /// [`db::Error`] as every statement.
     pub fn send(&self, tx: &mut Tx<'_>, mail: &Mail, now: Timestamp, useful: Duration) -> db::Result<()> {
-        let plain = serde_json::to_vec(mail).map_err(|e| db::Error::Bug(format!("mail {}: {e}", mail.kind)))?;
+        let plain =
+            serde_json::to_vec(mail).map_err(|e| db::Error::Bug(format!("mail {}: {e}", mail.kind)))?;
         let sealed = self.sealer.seal(PURPOSE, &plain).map_err(|e| db::Error::Bug(e.to_string()))?;
         let id = Id::from_bytes(self.chance.bytes());
         let job = DeliverMail { id, sealed: data_encoding::BASE64.encode(&sealed) };

@@ -49,7 +49,9 @@ impl Renderer {
     pub fn render(&self, id: Id<MailRow>, mail: &Mail) -> Result<Message, String> {
         let part = |name: &str| {
             let template = self.0.get_template(&format!("mails/{}/{name}", mail.kind));
-            template.and_then(|t| t.render(minijinja::value::Serde(&mail.values))).map_err(|e| format!("mail {}: {e}", mail.kind))
+            template
+                .and_then(|t| t.render(minijinja::value::Serde(&mail.values)))
+                .map_err(|e| format!("mail {}: {e}", mail.kind))
         };
         Ok(Message {
             id,

@@ -10,7 +10,7 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsPar
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
 use super::{BUDGET, Message};
-use crate::kernel::Secret;
+use crate::kernel::{Secret, WrongSetting, tls};
 use crate::outbound::CallError;
 
 /// How the connection to the mail server is protected. There is no "if it can": a fallback to plain text is what
@@ -55,17 +55,34 @@ impl std::fmt::Debug for Smtp {
     }
 }
 
+impl SmtpOptions {
+    /// Whether they can be used at all; nobody is asked.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub fn check(&self) -> Result<(), WrongSetting> {
+        protection(self)?;
+        self.sender().map(|_| ())
+    }
+
+    fn sender(&self) -> Result<Mailbox, WrongSetting> {
+        self.from
+            .parse()
+            .map_err(|e| WrongSetting::new("mail.from", format!("is not \"Name <address>\": {e}")))
+    }
+}
+
 impl Smtp {
     /// Prepares for the server; connects when the first mail is sent, so the server may be away now.
     ///
     /// # Errors
-    /// In words, naming the setting that is wrong.
+    /// The setting that is wrong, and why.
     #[expect(clippy::disallowed_methods, reason = "the one place that makes an SMTP client")]
-    pub fn new(options: &SmtpOptions) -> Result<Self, String> {
-        let from = options.from.parse().map_err(|e| format!("mail.from is not `Name <address>`: {e}"))?;
+    pub fn new(options: &SmtpOptions) -> Result<Self, WrongSetting> {
+        let from = options.sender()?;
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&options.host)
             .port(options.port)
-            .tls(tls(options)?)
+            .tls(protection(options)?)
             .timeout(Some(BUDGET))
             .pool_config(PoolConfig::new().max_size(4));
         if let Some((user, password)) = &options.login {
@@ -78,6 +95,10 @@ impl Smtp {
         let mail = self.compose(message).map_err(CallError::Refused)?;
         match self.transport.send(mail).await {
             Ok(_) => Ok(()),
+            // Not about this mail: our login is wrong or missing, and somebody will mend it.
+            Err(e) if e.status().is_some_and(|code| [530, 534, 535, 538].contains(&u16::from(code))) => {
+                Err(CallError::Away(words(&e)))
+            }
             Err(e) if e.is_permanent() => Err(CallError::Refused(words(&e))),
             Err(e) if e.is_timeout() => Err(CallError::Timeout("the mail server".into())),
             Err(e) => Err(CallError::Away(words(&e))),
@@ -90,7 +111,8 @@ impl Smtp {
         let body = MultiPart::alternative()
             .singlepart(part(ContentType::TEXT_PLAIN, &message.text))
             .singlepart(part(ContentType::TEXT_HTML, &message.html));
-        let header = HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into());
+        let header =
+            HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into());
         lettre::Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
@@ -102,17 +124,23 @@ impl Smtp {
     }
 }
 
-fn tls(options: &SmtpOptions) -> Result<Tls, String> {
+fn protection(options: &SmtpOptions) -> Result<Tls, WrongSetting> {
     if options.tls == SmtpTls::None {
         return Ok(Tls::None);
     }
     let mut parameters = TlsParameters::builder(options.host.clone());
     if let Some(path) = &options.ca_file {
-        let pem = std::fs::read(path).map_err(|e| format!("mail.smtp.ca_file {}: {e}", path.display()))?;
-        let authority = Certificate::from_pem(&pem).map_err(|e| format!("mail.smtp.ca_file {}: {e}", path.display()))?;
+        let wrong = |e: &dyn std::fmt::Display| {
+            WrongSetting::new("mail.smtp.ca_file", format!("({}) cannot be used: {e}", path.display()))
+        };
+        tls::certificates(path).map_err(|e| wrong(&e))?;
+        let pem = std::fs::read(path).map_err(|e| wrong(&e))?;
+        let authority = Certificate::from_pem(&pem).map_err(|e| wrong(&e))?;
         parameters = parameters.certificate_store(CertificateStore::None).add_root_certificate(authority);
     }
-    let parameters = parameters.build().map_err(|e| format!("mail.smtp: {e}"))?;
+    let parameters = parameters
+        .build()
+        .map_err(|e| WrongSetting::new("mail.smtp.host", format!("cannot be used: {e}")))?;
     Ok(if options.tls == SmtpTls::StartTls { Tls::Required(parameters) } else { Tls::Wrapper(parameters) })
 }
 

@@ -63,7 +63,8 @@ impl Switch {
     /// The fault of the next call; a flaky dependency is down two times in three.
     pub(super) fn next(&self) -> Fault {
         let number = self.fault.load(Ordering::SeqCst);
-        let fault = ALL.iter().find(|(_, fault)| *fault as u8 == number).map_or(Fault::None, |(_, fault)| *fault);
+        let fault =
+            ALL.iter().find(|(_, fault)| *fault as u8 == number).map_or(Fault::None, |(_, fault)| *fault);
         match fault {
             Fault::Flaky if self.calls.fetch_add(1, Ordering::SeqCst) % 3 == 2 => Fault::None,
             Fault::Flaky => Fault::Down,

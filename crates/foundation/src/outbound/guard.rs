@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::faults::{Fault, Switch};
 use crate::kernel::{Clock, Timestamp};
 
-/// How late the `slow` fault answers.
-const SLOW: Duration = Duration::from_secs(10);
+/// How late the `slow` fault answers: after ten seconds, and later than any budget.
+const SLOW: Duration = Duration::from_millis(10_500);
 
 /// What a dependency is and what it may cost.
 #[derive(Debug, Clone)]
@@ -91,8 +91,10 @@ impl Dependency {
             Ok(_) | Err(CallError::Refused(_)) => "answered",
             Err(_) => "failed",
         };
-        metrics::counter!("outbound_calls_total", "dependency" => name.clone(), "outcome" => word).increment(1);
-        metrics::histogram!("outbound_seconds", "dependency" => name.clone()).record(started.elapsed().as_secs_f64());
+        metrics::counter!("outbound_calls_total", "dependency" => name.clone(), "outcome" => word)
+            .increment(1);
+        metrics::histogram!("outbound_seconds", "dependency" => name.clone())
+            .record(started.elapsed().as_secs_f64());
         self.remember(outcome.as_ref().err());
         outcome
     }
@@ -105,7 +107,9 @@ impl Dependency {
             Fault::Slow => tokio::time::sleep(SLOW).await,
             Fault::Error => return Err(CallError::Away("it answered 500 (injected)".into())),
             Fault::Garbage => return Err(CallError::Away("its answer makes no sense (injected)".into())),
-            Fault::Huge => return Err(CallError::Away("its answer is larger than allowed (injected)".into())),
+            Fault::Huge => {
+                return Err(CallError::Away("its answer is larger than allowed (injected)".into()));
+            }
         }
         call.await
     }
@@ -157,7 +161,8 @@ impl Dependencies {
     /// Adds one and gives the handle through which it is called.
     pub fn add(&self, settings: Settings) -> Dependency {
         let seen = Seen { up: None, since: self.clock.now(), last_error: String::new() };
-        let inner = Inner { settings, clock: self.clock.clone(), switch: Switch::default(), seen: Mutex::new(seen) };
+        let inner =
+            Inner { settings, clock: self.clock.clone(), switch: Switch::default(), seen: Mutex::new(seen) };
         let dependency = Dependency(Arc::new(inner));
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push(dependency.clone());
         dependency

@@ -104,15 +104,23 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_strange_is_an_error_and_never_more_than_the_cap() {
-        let ok = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes();
+        let ok = |body: &str| {
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        };
         let answer = client(5).get(&server(ok("pearl"), false).await).await.unwrap();
         assert_eq!((answer.status, &answer.body[..]), (200, &b"pearl"[..]));
         let endless = b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\nxxxxxxxxxxxx".to_vec();
-        let moved = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".to_vec();
+        let moved =
+            b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".to_vec();
         let broken = b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_vec();
-        for (strange, hang) in
-            [(ok("pearls"), false), (endless, true), (moved, false), (broken, false), (b"garbage".to_vec(), false), (Vec::new(), true)]
-        {
+        for (strange, hang) in [
+            (ok("pearls"), false),
+            (endless, true),
+            (moved, false),
+            (broken, false),
+            (b"garbage".to_vec(), false),
+            (Vec::new(), true),
+        ] {
             let words = String::from_utf8_lossy(&strange).into_owned();
             assert!(client(5).get(&server(strange, hang).await).await.is_err(), "{words}");
         }

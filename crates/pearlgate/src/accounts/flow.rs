@@ -21,7 +21,12 @@ pub(super) struct Change {
 }
 
 /// Changes the profile and gives it as it is then.
-pub(super) async fn change_profile(app: &App, mut current: Current, from: ClientAddress, change: Change) -> Result<Me, Problem> {
+pub(super) async fn change_profile(
+    app: &App,
+    mut current: Current,
+    from: ClientAddress,
+    change: Change,
+) -> Result<Me, Problem> {
     let mut changed = Vec::new();
     if let Some(name) = change.display_name {
         current.row.display_name = name.0;
@@ -52,7 +57,11 @@ pub(super) async fn change_profile(app: &App, mut current: Current, from: Client
 }
 
 /// The person's own events, newest first.
-pub(super) async fn activity(app: &App, current: &Current, request: &PageRequest) -> Result<Page<Activity>, Problem> {
+pub(super) async fn activity(
+    app: &App,
+    current: &Current,
+    request: &PageRequest,
+) -> Result<Page<Activity>, Problem> {
     let stream = Stream::of(current.row.user_id);
     let list = format!("activity:{}", stream.name());
     let (limit, before) = app.cursors.open(&list, request, i64::MAX)?;

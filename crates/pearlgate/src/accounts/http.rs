@@ -1,8 +1,8 @@
 //! `/v1/me` over HTTP.
 
 use axum::Json as JsonAnswer;
-use axum::extract::{Query, State};
 use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use foundation::audit::Recorded;
 use foundation::http::Json;
 use foundation::kernel::{FieldError, PageRequest, Problem};
@@ -107,10 +107,18 @@ pub async fn me(current: Current) -> JsonAnswer<Me> {
 /// Display name, language tag and the application's metadata. Everything else has a call of its own.
 #[utoipa::path(patch, path = "/v1/me", tag = "account", security(("access_token" = [])), request_body = ChangeMe,
     responses((status = 200, body = Me), (status = "4XX", body = crate::openapi::ProblemDocument)))]
-pub async fn change_me(State(app): State<App>, current: Current, From(from): From, Json(body): Json<ChangeMe>) -> Result<JsonAnswer<Me>, Problem> {
+pub async fn change_me(
+    State(app): State<App>,
+    current: Current,
+    From(from): From,
+    Json(body): Json<ChangeMe>,
+) -> Result<JsonAnswer<Me>, Problem> {
     let mut errors = Vec::new();
     let change = Change {
-        display_name: keep(&mut errors, body.display_name.map(|text| DisplayName::parse("display_name", &text))),
+        display_name: keep(
+            &mut errors,
+            body.display_name.map(|text| DisplayName::parse("display_name", &text)),
+        ),
         locale: keep(&mut errors, body.locale.map(|text| Locale::parse("locale", &text))),
         metadata: keep(&mut errors, body.metadata.map(|object| Metadata::parse("metadata", &object))),
     };
@@ -130,7 +138,11 @@ pub async fn my_activity(
     query: Result<Query<PageRequest>, QueryRejection>,
 ) -> Result<JsonAnswer<ActivityPage>, Problem> {
     let Query(request) = query.map_err(|_| {
-        Problem::invalid(vec![FieldError::new("limit", "invalid", "give limit as a number from 1 to 200, cursor as text, and nothing else")])
+        Problem::invalid(vec![FieldError::new(
+            "limit",
+            "invalid",
+            "give limit as a number from 1 to 200, cursor as text, and nothing else",
+        )])
     })?;
     let page = flow::activity(&app, &current, &request).await?;
     Ok(JsonAnswer(ActivityPage { items: page.items, next_cursor: page.next_cursor }))

@@ -33,14 +33,17 @@ impl EmailAddress {
     /// # Errors
     /// `email_invalid`.
     pub fn parse(field: &str, text: &str) -> Result<Self, FieldError> {
-        Self::read(text).ok_or_else(|| FieldError::new(field, "email_invalid", "give one e-mail address such as ada@example.com"))
+        Self::read(text).ok_or_else(|| {
+            FieldError::new(field, "email_invalid", "give one e-mail address such as ada@example.com")
+        })
     }
 
     fn read(text: &str) -> Option<Self> {
         let (local, domain) = text.split_once('@')?;
         let local_fine = (1..=MAX_LOCAL).contains(&local.len())
             && local.split('.').all(|atom| {
-                !atom.is_empty() && atom.bytes().all(|b| b.is_ascii_alphanumeric() || LOCAL_SIGNS.contains(&b))
+                !atom.is_empty()
+                    && atom.bytes().all(|b| b.is_ascii_alphanumeric() || LOCAL_SIGNS.contains(&b))
             });
         // What IDNA would fold away (upper case aside: invisible characters, other forms of letters and dots) is
         // refused, so that one address has one spelling. Only ASCII is lowered: U+212A would become a `k`.
@@ -56,7 +59,10 @@ impl EmailAddress {
         if !local_fine || !domain_fine || local.len() + 1 + domain.len() > MAX_ADDRESS {
             return None;
         }
-        Some(Self { key: format!("{}@{domain}", local.to_ascii_lowercase()), text: format!("{local}@{domain}") })
+        Some(Self {
+            key: format!("{}@{domain}", local.to_ascii_lowercase()),
+            text: format!("{local}@{domain}"),
+        })
     }
 
     /// As it was typed, the domain in ASCII.
@@ -156,7 +162,13 @@ pub struct User {
 
 impl User {
     /// From what the database holds. Roles and second factors do not exist yet: nobody has any.
-    pub fn new(id: Id<UserRow>, email: String, email_verified: bool, display_name: String, created_at: Timestamp) -> Self {
+    pub fn new(
+        id: Id<UserRow>,
+        email: String,
+        email_verified: bool,
+        display_name: String,
+        created_at: Timestamp,
+    ) -> Self {
         let created_at = created_at.to_string();
         Self { id, email, email_verified, display_name, roles: Vec::new(), mfa_enabled: false, created_at }
     }
@@ -179,12 +191,43 @@ mod tests {
         assert_eq!(key("ada+news@xn--bcher-kva.example"), key("ada+news@bücher.example"));
         assert!(key(&format!("{}@example.com", "a".repeat(64))).is_some());
         for refused in [
-            "", "ada", "@example.com", "ada@", "ada@localhost", "a@b@example.com", "ada@example.com ", " ada@example.com",
-            "v@ex.test,m@evil.test", "v@ex.test;m@evil.test", "v@ex.test\r\nBcc: m@evil.test", "v@ex.test\0",
-            "\"a@evil.test\"@ex.test", "Ada <ada@ex.test>", "@a.test:b@c.test", "a..b@ex.test", ".a@ex.test", "a.@ex.test",
-            "ada@ex..test", "ada@ex.test.", "ada@.ex.test", "ada@1.2.3.4", "ada@[1.2.3.4]", "mıke@ex.test", "ſ@ex.test",
-            "\u{212a}@ex.test", "v\u{ff20}ex.test", "ß@ex.test", "e\u{301}@ex.test", "v\u{200b}@ex.test", "v%0a@",
-            "\u{202e}v@ex.test", "v@e\u{200b}x.test", "v@ex\u{ad}.test", "v@ex\u{3002}test", "v@\u{212a}.test", "v@te\u{17f}t.test",
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@localhost",
+            "a@b@example.com",
+            "ada@example.com ",
+            " ada@example.com",
+            "v@ex.test,m@evil.test",
+            "v@ex.test;m@evil.test",
+            "v@ex.test\r\nBcc: m@evil.test",
+            "v@ex.test\0",
+            "\"a@evil.test\"@ex.test",
+            "Ada <ada@ex.test>",
+            "@a.test:b@c.test",
+            "a..b@ex.test",
+            ".a@ex.test",
+            "a.@ex.test",
+            "ada@ex..test",
+            "ada@ex.test.",
+            "ada@.ex.test",
+            "ada@1.2.3.4",
+            "ada@[1.2.3.4]",
+            "mıke@ex.test",
+            "ſ@ex.test",
+            "\u{212a}@ex.test",
+            "v\u{ff20}ex.test",
+            "ß@ex.test",
+            "e\u{301}@ex.test",
+            "v\u{200b}@ex.test",
+            "v%0a@",
+            "\u{202e}v@ex.test",
+            "v@e\u{200b}x.test",
+            "v@ex\u{ad}.test",
+            "v@ex\u{3002}test",
+            "v@\u{212a}.test",
+            "v@te\u{17f}t.test",
         ] {
             assert_eq!(key(refused), None, "{refused:?}");
         }
@@ -204,11 +247,18 @@ mod tests {
 
     #[test]
     fn names_and_tags_are_one_line() {
-        assert!(DisplayName::parse("n", "Ada Lovelace 🦀 <b>{{7*7}}</b>").is_ok(), "text is text; escaping is for pages");
+        assert!(
+            DisplayName::parse("n", "Ada Lovelace 🦀 <b>{{7*7}}</b>").is_ok(),
+            "text is text; escaping is for pages"
+        );
         for refused in ["a\nb", "a\r", "\u{202e}evil", "\0", &"x".repeat(101)] {
             assert!(DisplayName::parse("n", refused).is_err(), "{refused:?}");
         }
-        assert!(Locale::parse("l", "").is_ok() && Locale::parse("l", "de-CH").is_ok() && Locale::parse("l", "zh-Hant-TW").is_ok());
+        assert!(
+            Locale::parse("l", "").is_ok()
+                && Locale::parse("l", "de-CH").is_ok()
+                && Locale::parse("l", "zh-Hant-TW").is_ok()
+        );
         for refused in ["de_CH", "1a", "-", "de-", "../../etc", "verylonglanguage"] {
             assert!(Locale::parse("l", refused).is_err(), "{refused:?}");
         }

@@ -12,7 +12,10 @@ use crate::settings::{Purpose, Settings};
 
 pub(super) fn run(common: &Common) -> Result<ExitCode, Failure> {
     let checked = layers(common).and_then(|layers| Settings::check(&layers, Purpose::Production));
-    let mut well = report("settings", checked.as_ref().map(|_| "fit for production".to_owned()).map_err(ToString::to_string));
+    let mut well = report(
+        "settings",
+        checked.as_ref().map(|_| "fit for production".to_owned()).map_err(ToString::to_string),
+    );
     let settings = lenient(common)?;
     well &= report("data directory", directory(&settings));
     let (database, mail) = block_on(async { (database(&settings).await, mail(&settings).await) })?;
@@ -35,7 +38,9 @@ fn directory(settings: &Settings) -> Result<String, String> {
         return Ok(format!("{} will be made at the first start", dir.display()));
     }
     let probe = dir.join(".doctor");
-    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| format!("{}: {e}", dir.display()))?;
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|e| format!("{}: {e}", dir.display()))?;
     Ok(format!("{} can be written to", dir.display()))
 }
 
@@ -45,7 +50,8 @@ async fn database(settings: &Settings) -> Result<String, String> {
     }
     let db = open_database(settings).map_err(|e| e.to_string())?;
     let status = db.migration_status(MIGRATIONS).await.map_err(|e| e.to_string())?;
-    let wrong = status.iter().find(|(_, state)| matches!(state, MigrationState::Drifted | MigrationState::Unknown));
+    let wrong =
+        status.iter().find(|(_, state)| matches!(state, MigrationState::Drifted | MigrationState::Unknown));
     if let Some((name, _)) = wrong {
         return Err(format!("migration {name} is not this program's; see `pearlgate migrate --check`"));
     }
@@ -59,6 +65,8 @@ async fn mail(settings: &Settings) -> Result<String, String> {
     match tokio::time::timeout(Duration::from_secs(5), connecting).await {
         Ok(Ok(_)) => Ok(format!("{place} accepts connections")),
         Ok(Err(e)) => Err(format!("{place}: {e}. Mail waits until it answers; set mail.smtp.host and port.")),
-        Err(_) => Err(format!("{place} does not answer. Mail waits until it does; set mail.smtp.host and port.")),
+        Err(_) => {
+            Err(format!("{place} does not answer. Mail waits until it does; set mail.smtp.host and port."))
+        }
     }
 }

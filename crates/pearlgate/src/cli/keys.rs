@@ -18,7 +18,10 @@ pub(super) fn generate() -> Result<ExitCode, Failure> {
 pub(super) fn list(common: &Common) -> Result<ExitCode, Failure> {
     let settings = lenient(common)?;
     if settings.database_url.is_none() && !settings.data_dir.join("pearlgate.db").exists() {
-        return Err(Failure::Other(format!("there is no database in {} yet: start the server once", settings.data_dir.display())));
+        return Err(Failure::Other(format!(
+            "there is no database in {} yet: start the server once",
+            settings.data_dir.display()
+        )));
     }
     let db = open_database(&settings)?;
     block_on(async move {

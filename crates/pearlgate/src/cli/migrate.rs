@@ -25,7 +25,11 @@ pub(super) fn run(common: &Common, check: bool) -> Result<ExitCode, Failure> {
         let other = |e: foundation::db::MigrationError| Failure::Other(e.to_string());
         if !check {
             let applied = db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(other)?;
-            say(&if applied.is_empty() { "up to date".to_owned() } else { format!("applied {}", applied.join(", ")) });
+            say(&if applied.is_empty() {
+                "up to date".to_owned()
+            } else {
+                format!("applied {}", applied.join(", "))
+            });
             return Ok(ExitCode::SUCCESS);
         }
         let status = db.migration_status(MIGRATIONS).await.map_err(other)?;
@@ -41,7 +45,9 @@ fn word(state: &MigrationState) -> &'static str {
     match state {
         MigrationState::Applied => "applied",
         MigrationState::Pending => "pending: `pearlgate migrate` or the next start applies it",
-        MigrationState::Drifted => "DRIFTED: the text applied is not the text in this program; it will not start",
+        MigrationState::Drifted => {
+            "DRIFTED: the text applied is not the text in this program; it will not start"
+        }
         MigrationState::Unknown => "UNKNOWN: made by a newer version; this one will not start",
     }
 }

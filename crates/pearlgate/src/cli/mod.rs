@@ -16,12 +16,18 @@ use crate::settings::{self, Purpose, SECRETS, Settings};
 
 /// An accounts server: knows who people are, lets them in, keeps everybody else out.
 #[derive(Parser)]
-#[command(name = "pearlgate", version, about, arg_required_else_help = true, after_help = "\
+#[command(
+    name = "pearlgate",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "\
 Try it out:          pearlgate serve --dev
 In production:       pearlgate keys generate > master.key
                      PEARLGATE__SECRETS__MASTER_KEY_FILE=master.key \\
                      PEARLGATE__SERVER__PUBLIC_URL=https://accounts.example.com pearlgate serve
-Every setting:       pearlgate config show --default")]
+Every setting:       pearlgate config show --default"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

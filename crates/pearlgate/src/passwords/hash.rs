@@ -191,7 +191,10 @@ fn verify(password: &[u8], stored: &str, memory: &mut Vec<Block>) -> bool {
         let hash = PasswordHash::new(stored).ok()?;
         let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
         let params = Params::try_from(&hash).ok()?;
-        if algorithm != Algorithm::Argon2id || params.m_cost() > MAX_HASH_MEMORY || params.t_cost() > MAX_PASSES {
+        if algorithm != Algorithm::Argon2id
+            || params.m_cost() > MAX_HASH_MEMORY
+            || params.t_cost() > MAX_PASSES
+        {
             return None;
         }
         let (salt, expected) = (hash.salt?, hash.hash?);
@@ -243,10 +246,16 @@ mod tests {
         let stored = pool.hash(&password(&long)).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
         assert_eq!(pool.verify(&attempt(&long), Some(&stored)).await, Ok(Verdict::Right));
-        for wrong in [long.trim(), &long[..72], &long.to_uppercase(), &format!("{long}x"), &format!("{long}\0"), ""] {
+        for wrong in
+            [long.trim(), &long[..72], &long.to_uppercase(), &format!("{long}x"), &format!("{long}\0"), ""]
+        {
             assert_eq!(pool.verify(&attempt(wrong), Some(&stored)).await, Ok(Verdict::Wrong), "{wrong}");
         }
-        assert_eq!(pool.verify(&attempt(&long), None).await, Ok(Verdict::Wrong), "nobody's password is never right");
+        assert_eq!(
+            pool.verify(&attempt(&long), None).await,
+            Ok(Verdict::Wrong),
+            "nobody's password is never right"
+        );
     }
 
     #[tokio::test]
@@ -264,7 +273,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_and_abandoned_work_is_skipped() {
-        let pool = HashPool::start(Cost { memory: 19_456, passes: 2, lanes: 1 }, 1, 2, Entropy::System).unwrap();
+        let pool =
+            HashPool::start(Cost { memory: 19_456, passes: 2, lanes: 1 }, 1, 2, Entropy::System).unwrap();
         let tasks: Vec<_> = (0..40)
             .map(|_| {
                 let pool = pool.clone();
@@ -290,7 +300,12 @@ mod tests {
             let abandoned = pool.run(move |_| mark.store(true, std::sync::atomic::Ordering::SeqCst));
             tokio::pin!(abandoned);
             // Asked once, so that it stands in the queue; then its client goes away.
-            assert!(std::future::poll_fn(|context| std::task::Poll::Ready(abandoned.as_mut().poll(context).is_pending())).await);
+            assert!(
+                std::future::poll_fn(|context| std::task::Poll::Ready(
+                    abandoned.as_mut().poll(context).is_pending()
+                ))
+                .await
+            );
         }
         go_on.send(()).unwrap();
         assert_eq!(busy.await.unwrap(), Ok(true));

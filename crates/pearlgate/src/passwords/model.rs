@@ -24,7 +24,8 @@ impl Password {
         cap(field, text)?;
         let characters = text.reveal().chars().count();
         if characters < min_length {
-            let message = format!("use at least {min_length} characters; a few words are easiest to remember");
+            let message =
+                format!("use at least {min_length} characters; a few words are easiest to remember");
             return Err(FieldError::new(field, "password_too_short", message));
         }
         Ok(Self(normalise(text)))
@@ -70,7 +71,9 @@ mod tests {
     use super::*;
 
     fn accept(text: &str) -> Result<String, &'static str> {
-        Password::accept("password", &Secret::new(text.into()), 15).map(|p| p.reveal().to_owned()).map_err(|e| e.code)
+        Password::accept("password", &Secret::new(text.into()), 15)
+            .map(|p| p.reveal().to_owned())
+            .map_err(|e| e.code)
     }
 
     #[test]
@@ -80,7 +83,11 @@ mod tests {
         assert!(accept("               ").is_ok(), "spaces are characters like others");
         assert!(accept(&"a".repeat(1_024)).is_ok());
         assert_eq!(accept(&"a".repeat(1_025)), Err("password_too_long"));
-        assert_eq!(accept(&"\u{0301}".repeat(600)), Err("password_too_long"), "bytes count, before normalising");
+        assert_eq!(
+            accept(&"\u{0301}".repeat(600)),
+            Err("password_too_long"),
+            "bytes count, before normalising"
+        );
     }
 
     #[test]

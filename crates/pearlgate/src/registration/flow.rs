@@ -12,7 +12,9 @@ use foundation::params;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::model::{MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, Proofs, Refusal, VerificationRow, code_digest, is_token};
+use super::model::{
+    MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, Proofs, Refusal, VerificationRow, code_digest, is_token,
+};
 use super::store::{self, Consumed, Guess, Holder, Open, OpenUntil};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
@@ -39,7 +41,12 @@ pub(super) struct Form {
 ///
 /// # Errors
 /// [`Refusal`]: overload, or the database.
-pub(super) async fn register(app: &App, form: Form, key: &IdempotencyKey, from: ClientAddress) -> Result<Id<VerificationRow>, Refusal> {
+pub(super) async fn register(
+    app: &App,
+    form: Form,
+    key: &IdempotencyKey,
+    from: ClientAddress,
+) -> Result<Id<VerificationRow>, Refusal> {
     if let Some(first) = key.replay(&app.db, app.clock.now()).await? {
         return first.body.parse().map_err(|_| Refusal::Problem(foundation::kernel::Problem::internal()));
     }
@@ -51,14 +58,17 @@ pub(super) async fn register(app: &App, form: Form, key: &IdempotencyKey, from: 
         if claimed.claim(tx, inner.clock.now(), 202, &id.to_string())? == Claim::Done {
             return Ok(false);
         }
-        let registration = Registration { app: &inner, form: &form, password_hash: &password_hash, id, proofs: &proofs };
+        let registration =
+            Registration { app: &inner, form: &form, password_hash: &password_hash, id, proofs: &proofs };
         registration.store(tx, from).map(|()| true)
     });
     if done.await? {
         return Ok(id);
     }
     let first = key.replay(&app.db, app.clock.now()).await?;
-    first.and_then(|first| first.body.parse().ok()).ok_or_else(|| Refusal::Problem(foundation::kernel::Problem::internal()))
+    first
+        .and_then(|first| first.body.parse().ok())
+        .ok_or_else(|| Refusal::Problem(foundation::kernel::Problem::internal()))
 }
 
 struct Registration<'r> {
@@ -86,8 +96,12 @@ impl Registration<'_> {
             return self.app.audit(tx, &stream, "registration_repeated", from, json!({}));
         }
         let expires_at = now + self.app.settings.verification_lifetime;
-        let (link, code) = (self.proofs.token.digest(), code_digest(&self.app.code_key, self.id, &self.proofs.code));
-        tx.execute(&store::OPEN, params![holder.user_id, self.id, link, code, self.password_hash, expires_at])?;
+        let (link, code) =
+            (self.proofs.token.digest(), code_digest(&self.app.code_key, self.id, &self.proofs.code));
+        tx.execute(
+            &store::OPEN,
+            params![holder.user_id, self.id, link, code, self.password_hash, expires_at],
+        )?;
         mail_proofs(tx, self.app, self.form.email.as_str(), self.proofs)?;
         self.app.audit(tx, &stream, "registration", from, json!({ "verification": self.id }))
     }
@@ -106,7 +120,8 @@ impl Registration<'_> {
         let user_id = Id::<UserRow>::new(&self.app.clock, &self.app.chance);
         let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
         tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, self.app.clock.now()])?;
-        let ours: Option<(Id<UserRow>,)> = tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
+        let ours: Option<(Id<UserRow>,)> =
+            tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
         if ours.is_some() {
             return Ok(Holder { user_id, address: form.email.as_str().to_owned(), verified: false });
         }
@@ -124,7 +139,12 @@ fn mail_proofs(tx: &mut Tx<'_>, app: &App, to: &str, proofs: &Proofs) -> db::Res
         "expires_in": in_words(lifetime),
         "service_name": app.settings.service_name,
     });
-    app.postman.send(tx, &Mail { kind: "verify_email".into(), to: to.to_owned(), values }, app.clock.now(), lifetime)
+    app.postman.send(
+        tx,
+        &Mail { kind: "verify_email".into(), to: to.to_owned(), values },
+        app.clock.now(),
+        lifetime,
+    )
 }
 
 /// `24 hours`, `15 minutes`, `90 seconds`: the largest unit that is exact.
@@ -180,7 +200,12 @@ pub(super) async fn verify(app: &App, shown: Shown, visitor: Visitor) -> Result<
 ///
 /// # Errors
 /// [`Refusal`].
-pub(super) async fn claim_mailbox(app: &App, token: Secret, password: Password, from: ClientAddress) -> Result<(), Refusal> {
+pub(super) async fn claim_mailbox(
+    app: &App,
+    token: Secret,
+    password: Password,
+    from: ClientAddress,
+) -> Result<(), Refusal> {
     let visitor = Visitor { device_name: String::new(), from };
     match prove(app, Shown::LinkAndPassword(token, password), visitor, false).await? {
         Outcome::Invalid => Err(Refusal::VerificationInvalid),
@@ -201,7 +226,9 @@ async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Resu
     };
     let inner = app.clone();
     let outcome = app.db.write(move |tx| {
-        let Some(proven) = consume(tx, &inner, &shown, &own_hash, visitor.from)? else { return Ok(Outcome::Invalid) };
+        let Some(proven) = consume(tx, &inner, &shown, &own_hash, visitor.from)? else {
+            return Ok(Outcome::Invalid);
+        };
         activate(tx, &inner, &proven, visitor.from)?;
         if !sign_in {
             return Ok(Outcome::Proven);
@@ -214,7 +241,8 @@ async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Resu
             device_name: visitor.device_name.clone(),
             from: visitor.from,
         };
-        Ok(sessions::begin(tx, &inner, &with)?.map_or(Outcome::Suspended, |started| Outcome::SignedIn(Box::new(started))))
+        Ok(sessions::begin(tx, &inner, &with)?
+            .map_or(Outcome::Suspended, |started| Outcome::SignedIn(Box::new(started))))
     });
     Ok(outcome.await?)
 }
@@ -233,7 +261,13 @@ pub(super) async fn is_open(app: &App, token: &Secret) -> Result<bool, Refusal> 
 }
 
 /// Takes the verification away, if what was shown is right: the row decides, and it decides once.
-fn consume(tx: &mut Tx<'_>, app: &App, shown: &Shown, own_hash: &str, from: ClientAddress) -> db::Result<Option<Consumed>> {
+fn consume(
+    tx: &mut Tx<'_>,
+    app: &App,
+    shown: &Shown,
+    own_hash: &str,
+    from: ClientAddress,
+) -> db::Result<Option<Consumed>> {
     let now = app.clock.now();
     match shown {
         Shown::IdAndLink(id, token) => {
@@ -242,24 +276,39 @@ fn consume(tx: &mut Tx<'_>, app: &App, shown: &Shown, own_hash: &str, from: Clie
         }
         Shown::LinkAndPassword(token, _) => {
             tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_LINK, params![token.digest()])?;
-            let user: Option<(Id<UserRow>,)> = tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
+            let user: Option<(Id<UserRow>,)> =
+                tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
             Ok(user.map(|(user_id,)| Consumed { user_id, password_hash: own_hash.to_owned() }))
         }
         Shown::IdAndCode(id, code) => consume_code(tx, app, *id, code, from),
     }
 }
 
-fn consume_code(tx: &mut Tx<'_>, app: &App, id: Id<VerificationRow>, code: &Secret, from: ClientAddress) -> db::Result<Option<Consumed>> {
+fn consume_code(
+    tx: &mut Tx<'_>,
+    app: &App,
+    id: Id<VerificationRow>,
+    code: &Secret,
+    from: ClientAddress,
+) -> db::Result<Option<Consumed>> {
     let now = app.clock.now();
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_ID, params![id])?;
-    let Some(guess) = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])? else { return Ok(None) };
+    let Some(guess) = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])? else {
+        return Ok(None);
+    };
     let allowed: Option<(i64,)> = tx.opt(
         &store::SPEND_ACCOUNT_GUESS,
         params![guess.user_id, now, now + DAY, MAX_WRONG_IN_A_ROW, MAX_WRONG_A_DAY],
     )?;
     let digest = code_digest(&app.code_key, id, code);
     if allowed.is_none() || digest != guess.code_digest {
-        app.audit(tx, &Stream::of(guess.user_id), "verification_failed", from, json!({ "verification": id }))?;
+        app.audit(
+            tx,
+            &Stream::of(guess.user_id),
+            "verification_failed",
+            from,
+            json!({ "verification": id }),
+        )?;
         return Ok(None);
     }
     tx.opt(&store::CONSUME_CODE, params![id, digest])
@@ -314,9 +363,12 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
-            let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else { return Ok(()) };
+            let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
+                return Ok(());
+            };
             let proofs = Proofs::new(&inner.chance);
-            let (link, code) = (proofs.token.digest(), code_digest(&inner.code_key, open.verification_id, &proofs.code));
+            let (link, code) =
+                (proofs.token.digest(), code_digest(&inner.code_key, open.verification_id, &proofs.code));
             let expires_at = inner.clock.now() + inner.settings.verification_lifetime;
             tx.execute(&store::RENEW, params![open.verification_id, link, code, expires_at])?;
             mail_proofs(tx, &inner, &open.address, &proofs)?;
@@ -349,7 +401,9 @@ mod tests {
 
     #[test]
     fn durations_are_said_in_words() {
-        for (seconds, words) in [(86_400, "24 hours"), (3_600, "1 hour"), (900, "15 minutes"), (90, "90 seconds")] {
+        for (seconds, words) in
+            [(86_400, "24 hours"), (3_600, "1 hour"), (900, "15 minutes"), (90, "90 seconds")]
+        {
             assert_eq!(in_words(Duration::from_secs(seconds)), words);
         }
     }

@@ -109,17 +109,22 @@ pub async fn register(
     Json(body): Json<Register>,
 ) -> Result<(StatusCode, JsonAnswer<VerificationRequired>), Problem> {
     let metadata = Value::Object(body.metadata.clone()).to_string();
-    let parts = [&body.email, body.password.reveal(), &body.display_name, &body.locale, &metadata].map(str::as_bytes);
+    let parts =
+        [&body.email, body.password.reveal(), &body.display_name, &body.locale, &metadata].map(str::as_bytes);
     let key = app.idempotency.key(&headers, "", "register", &parts)?;
     let verification = flow::register(&app, accept(&app, &body)?, &key, from).await?;
-    let answer = VerificationRequired { status: "verification_required", verification_id: verification.to_string() };
+    let answer =
+        VerificationRequired { status: "verification_required", verification_id: verification.to_string() };
     Ok((StatusCode::ACCEPTED, JsonAnswer(answer)))
 }
 
 fn accept(app: &App, body: &Register) -> Result<Form, Problem> {
     let mut errors = Vec::new();
     let email = keep(&mut errors, Some(EmailAddress::parse("email", &body.email)));
-    let password = keep(&mut errors, Some(Password::accept("password", &body.password, app.settings.min_password_length)));
+    let password = keep(
+        &mut errors,
+        Some(Password::accept("password", &body.password, app.settings.min_password_length)),
+    );
     let display_name = keep(&mut errors, Some(DisplayName::parse("display_name", &body.display_name)));
     let locale = keep(&mut errors, Some(Locale::parse("locale", &body.locale)));
     let metadata = keep(&mut errors, Some(Metadata::parse("metadata", &body.metadata)));

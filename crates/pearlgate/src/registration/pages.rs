@@ -41,10 +41,12 @@ pub(crate) async fn show(
     headers: HeaderMap,
     link: Result<Query<Link>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(link) = link.map_err(|_| Problem::malformed("The link is not complete; open it as it stands in the mail."))?;
+    let Query(link) =
+        link.map_err(|_| Problem::malformed("The link is not complete; open it as it stands in the mail."))?;
     if let Some(token) = link.token {
         // Whatever stands in the address is kept only when it can stand in a cookie.
-        let plain = token.reveal().len() < 200 && token.reveal().bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        let plain = token.reveal().len() < 200
+            && token.reveal().bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
         let value = if plain { token.reveal() } else { "" };
         return Ok((set_cookie(COOKIE, value, COOKIE_SECONDS), see_other(PAGE)).into_response());
     }
@@ -64,14 +66,18 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     let headers = request.headers().clone();
     if !same_origin(&headers, &app.settings.public_url) {
-        return Err(errors::problem("permission_denied").detail("This form was sent from another site. Open the link in the mail again."));
+        return Err(errors::problem("permission_denied")
+            .detail("This form was sent from another site. Open the link in the mail again."));
     }
     let body = read_form(request).await?;
-    let chosen: Chosen = serde_urlencoded::from_bytes(&body).map_err(|_| Problem::malformed("The form is not complete."))?;
+    let chosen: Chosen =
+        serde_urlencoded::from_bytes(&body).map_err(|_| Problem::malformed("The form is not complete."))?;
     let Some(token) = cookie(&headers, COOKIE) else { return page(&app, "expired_cookie", "") };
     let password = match Password::accept("password", &chosen.password, app.settings.min_password_length) {
         Ok(password) => password,
-        Err(error) => return Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "form", &error.message)?).into_response()),
+        Err(error) => {
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "form", &error.message)?).into_response());
+        }
     };
     match flow::claim_mailbox(&app, Secret::new(token.to_owned()), password, from).await {
         Ok(()) => Ok((set_cookie(COOKIE, "", 0), page(&app, "done", "")?).into_response()),
@@ -83,5 +89,9 @@ pub(crate) async fn submit(
 }
 
 fn page(app: &App, state: &str, field_error: &str) -> Result<Response, Problem> {
-    render(app, "pages/verify_email.html", json!({ "state": state, "field_error": field_error, "action": PAGE }))
+    render(
+        app,
+        "pages/verify_email.html",
+        json!({ "state": state, "field_error": field_error, "action": PAGE }),
+    )
 }

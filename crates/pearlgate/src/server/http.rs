@@ -56,7 +56,8 @@ pub(crate) async fn dependencies(State(app): State<App>) -> JsonAnswer<Value> {
 
 /// Counts and timings in the text form of Prometheus
 pub(crate) async fn metrics(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
+        .into_response()
 }
 
 /// Where the keys are
@@ -68,7 +69,8 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
 pub async fn openid_configuration(State(app): State<App>) -> Response {
     let issuer = app.settings.public_url.clone();
     let jwks_uri = format!("{issuer}/.well-known/jwks.json");
-    ([(header::CACHE_CONTROL, "public, max-age=300")], JsonAnswer(OpenIdConfiguration { issuer, jwks_uri })).into_response()
+    ([(header::CACHE_CONTROL, "public, max-age=300")], JsonAnswer(OpenIdConfiguration { issuer, jwks_uri }))
+        .into_response()
 }
 
 /// This document

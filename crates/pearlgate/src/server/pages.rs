@@ -17,7 +17,10 @@ pub(crate) async fn error_index(State(app): State<App>) -> Result<Response, Prob
 }
 
 /// `GET /errors/{code}`: where a problem's `type` leads.
-pub(crate) async fn error_code(State(app): State<App>, Path(code): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn error_code(
+    State(app): State<App>,
+    Path(code): Path<String>,
+) -> Result<Response, Problem> {
     let entry = errors::find(&code).ok_or_else(Problem::not_found)?;
     render(&app, "pages/error_code.html", json!(entry))
 }
@@ -37,7 +40,9 @@ fn groups(document: &Value) -> Vec<Value> {
 
 fn calls(document: &Value, tag: &str) -> Vec<Value> {
     let paths = document["paths"].as_object().into_iter().flatten();
-    let operations = paths.flat_map(|(path, methods)| methods.as_object().into_iter().flatten().map(move |(m, o)| (path, m, o)));
+    let operations = paths.flat_map(|(path, methods)| {
+        methods.as_object().into_iter().flatten().map(move |(m, o)| (path, m, o))
+    });
     operations
         .filter(|(_, _, operation)| operation["tags"][0] == tag)
         .map(|(path, method, operation)| {

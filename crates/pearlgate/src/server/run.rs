@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use foundation::db::{self, Db, MigrationError, PostgresOptions};
+use foundation::db::{self, Db, MigrationError};
 use foundation::http::{Limits, serve};
 use foundation::jobs::Worker;
 use foundation::kernel::{Clock, Entropy};
@@ -14,12 +14,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::app::{App, MIGRATIONS};
+use crate::maintenance;
 use crate::router::doors;
+use crate::sessions::{self, KeyError};
 use crate::settings::{Settings, parse_master_key};
-use crate::{maintenance, sessions};
 
 /// How often a server that waits for its database looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long a start waits for the database before it answers without it.
+const FIRST_TRY: Duration = Duration::from_millis(1_500);
 
 /// Why a server did not start: what happened, why, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,11 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
     if settings.public_url.is_empty() {
         settings.public_url.clone_from(&url);
     }
-    let lock = if settings.database_url.is_none() || settings.dev { Some(lock_directory(&settings.data_dir)?) } else { None };
+    let lock = if settings.database_url.is_none() || settings.dev {
+        Some(lock_directory(&settings.data_dir)?)
+    } else {
+        None
+    };
     let master = match settings.master_key {
         Some(key) => key,
         None => dev_master_key(&settings.data_dir, &chance)?,
@@ -64,11 +71,15 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
     let app = App::new(settings, db, clock, chance, &master).map_err(StartError)?;
     let (stop, stopped) = watch::channel(false);
     let (fatal_sender, fatal) = watch::channel(None);
-    let worker = match prepare(&app).await {
-        Ok(()) => Some(start_worker(&app)),
-        // SQLite is there or it is not; PostgreSQL may come back.
-        Err(Prepare::Away(_)) if app.settings.database_url.is_some() => None,
-        Err(Prepare::Away(why) | Prepare::Never(why)) => return Err(StartError(why)),
+    // A database that is away now may come back: the server starts, answers 503, and waits.
+    let worker = match tokio::time::timeout(FIRST_TRY, prepare(&app)).await {
+        Ok(Ok(())) => Some(start_worker(&app)),
+        Err(_) => None,
+        Ok(Err(Prepare::Away(why))) => {
+            tracing::warn!(why, "starting without the database");
+            None
+        }
+        Ok(Err(Prepare::Never(why))) => return Err(StartError(why)),
     };
     let mut done = vec![tokio::spawn(work(app.clone(), worker, stopped.clone(), fatal_sender))];
     let doors = doors(&app);
@@ -121,17 +132,29 @@ enum Prepare {
 /// Schema and signing keys.
 async fn prepare(app: &App) -> Result<(), Prepare> {
     let applied = app.db.migrate(MIGRATIONS, app.clock.now()).await.map_err(|e| match e {
-        MigrationError::Database(db::Error::Unavailable(why)) => Prepare::Away(format!("the database is not available: {why}")),
+        MigrationError::Database(db::Error::Unavailable(why)) => {
+            Prepare::Away(format!("the database is not available: {why}"))
+        }
         other => Prepare::Never(other.to_string()),
     })?;
     if !applied.is_empty() {
         tracing::info!(applied = applied.join(", "), "the schema was brought up to date");
     }
-    sessions::ensure_signing_key(app).await.map_err(|e| Prepare::Never(e.to_string()))
+    sessions::ensure_signing_key(app).await.map_err(|e| match e {
+        KeyError::Database(db::Error::Unavailable(why)) => {
+            Prepare::Away(format!("the database is not available: {why}"))
+        }
+        other => Prepare::Never(other.to_string()),
+    })
 }
 
 /// Waits for the database if it has to, then does jobs until the stop.
-async fn work(app: App, worker: Option<Worker>, mut stopped: watch::Receiver<bool>, fatal: watch::Sender<Option<String>>) {
+async fn work(
+    app: App,
+    worker: Option<Worker>,
+    mut stopped: watch::Receiver<bool>,
+    fatal: watch::Sender<Option<String>>,
+) {
     let mut worker = worker;
     while worker.is_none() {
         tokio::select! {
@@ -174,12 +197,8 @@ fn shown_url(listen: std::net::SocketAddr, port: u16) -> String {
 /// # Errors
 /// [`StartError`] when the settings or the file are wrong.
 pub(crate) fn open_database(settings: &Settings) -> Result<Db, StartError> {
-    let opened = match &settings.database_url {
-        Some(url) => Db::postgres(&PostgresOptions {
-            url: url.clone(),
-            ca_file: settings.database_ca_file.clone(),
-            connections: settings.database_connections,
-        }),
+    let opened = match settings.postgres() {
+        Some(options) => Db::postgres(&options),
         None => Db::sqlite(&settings.data_dir.join("pearlgate.db"), true),
     };
     opened.map_err(|e| StartError(e.to_string()))
@@ -188,11 +207,19 @@ pub(crate) fn open_database(settings: &Settings) -> Result<Db, StartError> {
 /// Takes the data directory for this process. The kernel gives it back when the process ends, however it ends.
 pub(crate) fn lock_directory(dir: &Path) -> Result<File, StartError> {
     let fail = |what: &str, e: &dyn std::fmt::Display| {
-        StartError(format!("the data directory {} cannot be {what}: {e}. Choose another with --data.", dir.display()))
+        StartError(format!(
+            "the data directory {} cannot be {what}: {e}. Choose another with --data.",
+            dir.display()
+        ))
     };
     std::fs::create_dir_all(dir).map_err(|e| fail("made", &e))?;
     let path = dir.join("pearlgate.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(|e| fail("written to", &e))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|e| fail("written to", &e))?;
     file.try_lock().map_err(|e| match e {
         std::fs::TryLockError::WouldBlock => fail("used", &"another Pearlgate is running on it"),
         std::fs::TryLockError::Error(e) => fail("locked", &e),
@@ -205,7 +232,10 @@ fn dev_master_key(dir: &Path, chance: &Entropy) -> Result<[u8; 32], StartError> 
     let path = dir.join("dev-master.key");
     if let Ok(text) = std::fs::read_to_string(&path) {
         return parse_master_key(&text).ok_or_else(|| {
-            StartError(format!("{} is not a master key. Remove it together with the database to start afresh.", path.display()))
+            StartError(format!(
+                "{} is not a master key. Remove it together with the database to start afresh.",
+                path.display()
+            ))
         });
     }
     let key: [u8; 32] = chance.bytes();

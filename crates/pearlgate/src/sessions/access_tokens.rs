@@ -134,7 +134,8 @@ impl AccessTokens {
             auth_time: session.authenticated_at.seconds(),
             roles: Vec::new(),
         };
-        let header = Header { typ: Some(TYPE.into()), kid: Some(ring.kid.clone()), ..Header::new(Algorithm::ES256) };
+        let header =
+            Header { typ: Some(TYPE.into()), kid: Some(ring.kid.clone()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, &claims, &ring.signing).map(Secret::new).ok()
     }
 

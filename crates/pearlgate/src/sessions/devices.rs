@@ -23,7 +23,12 @@ pub(super) fn token(key: &MacKey, user: Id<UserRow>, device: Id<DeviceRow>) -> S
 }
 
 /// The device that a token names, when the token is one of ours for this account; otherwise a new one.
-pub fn known_device(key: &MacKey, user: Id<UserRow>, token: Option<&Secret>, chance: &Entropy) -> (Id<DeviceRow>, bool) {
+pub fn known_device(
+    key: &MacKey,
+    user: Id<UserRow>,
+    token: Option<&Secret>,
+    chance: &Entropy,
+) -> (Id<DeviceRow>, bool) {
     let known = token.and_then(|token| {
         let bytes: [u8; 16 + TAG] = token.decode(PREFIX)?;
         let (device, tag) = bytes.split_first_chunk::<16>()?;

@@ -58,7 +58,18 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Option<
     let (b, from) = (with, with.from.to_string());
     let begun: Option<(i64,)> = tx.opt(
         &store::BEGIN,
-        params![id, b.user, now, expires_at, b.proof.aal, b.proof.amr, b.device, b.device_name, from, b.password_hash],
+        params![
+            id,
+            b.user,
+            now,
+            expires_at,
+            b.proof.aal,
+            b.proof.amr,
+            b.device,
+            b.device_name,
+            from,
+            b.password_hash
+        ],
     )?;
     if begun.is_none() {
         return Ok(None);
@@ -153,7 +164,13 @@ async fn rotate(app: &App, token: &Secret, session: Id<SessionRow>) -> Result<Op
 }
 
 /// Cases 2, 3 and 4, with the row locked.
-fn decide(tx: &mut Tx<'_>, app: &App, token: &Secret, session: Id<SessionRow>, from: ClientAddress) -> db::Result<Decided> {
+fn decide(
+    tx: &mut Tx<'_>,
+    app: &App,
+    token: &Secret,
+    session: Id<SessionRow>,
+    from: ClientAddress,
+) -> db::Result<Decided> {
     let now = app.clock.now();
     let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(Decided::Gone) };
     let over = [
@@ -176,14 +193,17 @@ fn decide(tx: &mut Tx<'_>, app: &App, token: &Secret, session: Id<SessionRow>, f
     let (successor, idle) = if now <= row.rotated_at + REPEATABLE {
         (app.refresh_key.successor(token, session, row.rotated_at), row.expires_at)
     } else {
-        let (successor, idle) = (app.refresh_key.successor(token, session, now), now + app.settings.refresh_idle);
+        let (successor, idle) =
+            (app.refresh_key.successor(token, session, now), now + app.settings.refresh_idle);
         if tx.execute(&store::REPLACE, params![session, presented, successor.digest(), now, idle])? == 0 {
             return Ok(Decided::TryAgain);
         }
         (successor, idle)
     };
     Ok(match store::load(tx, session, now)? {
-        Some(row) => Decided::Again(Box::new(Started { row, refresh_token: successor, refresh_expires_at: idle })),
+        Some(row) => {
+            Decided::Again(Box::new(Started { row, refresh_token: successor, refresh_expires_at: idle }))
+        }
         None => Decided::Gone,
     })
 }
@@ -199,7 +219,13 @@ fn report_reuse(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, from: Clien
 }
 
 /// Ends a session and remembers why; none when it had ended before.
-fn end(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, reason: EndReason, from: ClientAddress) -> db::Result<Option<Ended>> {
+fn end(
+    tx: &mut Tx<'_>,
+    app: &App,
+    session: Id<SessionRow>,
+    reason: EndReason,
+    from: ClientAddress,
+) -> db::Result<Option<Ended>> {
     let ended: Option<Ended> = tx.opt(&store::END, params![session])?;
     if let Some(ended) = &ended {
         remember(tx, app, ended, reason, from)?;
@@ -211,12 +237,24 @@ fn end(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, reason: EndReason, f
 ///
 /// # Errors
 /// As every statement.
-pub fn end_all(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, reason: EndReason, from: ClientAddress) -> db::Result<()> {
+pub fn end_all(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    reason: EndReason,
+    from: ClientAddress,
+) -> db::Result<()> {
     let ended: Vec<Ended> = tx.all(&store::END_ALL, params![user])?;
     ended.iter().try_for_each(|ended| remember(tx, app, ended, reason, from))
 }
 
-fn remember(tx: &mut Tx<'_>, app: &App, ended: &Ended, reason: EndReason, from: ClientAddress) -> db::Result<()> {
+fn remember(
+    tx: &mut Tx<'_>,
+    app: &App,
+    ended: &Ended,
+    reason: EndReason,
+    from: ClientAddress,
+) -> db::Result<()> {
     let now = app.clock.now();
     let kept_until = ended.expires_at.min(now + app.settings.refresh_idle);
     tx.execute(&store::REMEMBER_END, params![ended.id, ended.user_id, reason.as_str(), now, kept_until])?;
@@ -228,7 +266,11 @@ fn remember(tx: &mut Tx<'_>, app: &App, ended: &Ended, reason: EndReason, from: 
 ///
 /// # Errors
 /// 503 when the end could not be stored: nobody is told that they are out when they are not.
-pub(super) async fn log_out(app: &App, session: Option<Id<SessionRow>>, from: ClientAddress) -> Result<(), Problem> {
+pub(super) async fn log_out(
+    app: &App,
+    session: Option<Id<SessionRow>>,
+    from: ClientAddress,
+) -> Result<(), Problem> {
     let Some(session) = session else { return Ok(()) };
     let inner = app.clone();
     let ended = app.db.write(move |tx| end(tx, &inner, session, EndReason::LoggedOut, from));
@@ -244,7 +286,9 @@ pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     let now = app.clock.now();
     let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let mut swept = 0;
-    for (statement, reason) in [(&store::SWEEP_EXPIRED, EndReason::Expired), (&store::SWEEP_IDLE, EndReason::Idle)] {
+    for (statement, reason) in
+        [(&store::SWEEP_EXPIRED, EndReason::Expired), (&store::SWEEP_IDLE, EndReason::Idle)]
+    {
         let due: Vec<(Id<SessionRow>,)> = tx.all(statement, params![now])?;
         swept += due.len();
         for (session,) in due {

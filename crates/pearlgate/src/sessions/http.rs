@@ -90,7 +90,11 @@ pub struct Logout {
 /// again, so a lost response or a second tab signs nobody out. A token that was replaced long ago ends the session.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "sign-in", request_body = Refresh,
     responses((status = 200, body = TokenSet), (status = "4XX", body = crate::openapi::ProblemDocument)))]
-pub async fn refresh(State(app): State<App>, From(from): From, Json(body): Json<Refresh>) -> Result<JsonAnswer<TokenSet>, Problem> {
+pub async fn refresh(
+    State(app): State<App>,
+    From(from): From,
+    Json(body): Json<Refresh>,
+) -> Result<JsonAnswer<TokenSet>, Problem> {
     let started = flow::refresh(&app, &body.refresh_token, from).await?;
     flow::token_set(&app, started).map(JsonAnswer)
 }
@@ -123,7 +127,11 @@ pub async fn logout(
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "server",
     responses((status = 200, body = Object, content_type = "application/jwk-set+json"), (status = 503, body = crate::openapi::ProblemDocument)))]
 pub async fn jwks(State(app): State<App>) -> Result<Response, Problem> {
-    let keys = app.access_tokens.jwks().ok_or_else(|| Problem::unavailable("The keys have not been loaded yet; try again."))?;
-    let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
+    let keys = app
+        .access_tokens
+        .jwks()
+        .ok_or_else(|| Problem::unavailable("The keys have not been loaded yet; try again."))?;
+    let headers =
+        [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
     Ok((headers, keys).into_response())
 }

@@ -79,7 +79,11 @@ pub async fn ensure(app: &App) -> Result<(), KeyError> {
 /// As every read.
 pub async fn list(db: &db::Db) -> db::Result<Vec<SigningKeyInfo>> {
     let keys: Vec<StoredKey> = db.read_one(|tx| tx.all(&store::KEYS, &[])).await?;
-    let info = |key: StoredKey| SigningKeyInfo { kid: key.kid, algorithm: key.algorithm, created_at: key.created_at };
+    let info = |key: StoredKey| SigningKeyInfo {
+        kid: key.kid,
+        algorithm: key.algorithm,
+        created_at: key.created_at,
+    };
     Ok(keys.into_iter().map(info).collect())
 }
 

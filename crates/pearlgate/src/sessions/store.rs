@@ -160,6 +160,10 @@ record! {
     }
 }
 
-pub(super) fn load(tx: &mut Tx<'_>, session: Id<SessionRow>, now: Timestamp) -> foundation::db::Result<Option<SessionUser>> {
+pub(super) fn load(
+    tx: &mut Tx<'_>,
+    session: Id<SessionRow>,
+    now: Timestamp,
+) -> foundation::db::Result<Option<SessionUser>> {
     tx.opt(&LOAD, params![session, now])
 }

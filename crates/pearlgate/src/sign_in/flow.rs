@@ -33,7 +33,9 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
     let stored = candidate.as_ref().map(|c| c.password_hash.as_str()).filter(|hash| !hash.is_empty());
     let verdict = app.hashes.verify(&login.password, stored).await?;
     match candidate {
-        Some(candidate) if verdict == Verdict::Right && candidate.has_credential => begin(app, candidate, login).await,
+        Some(candidate) if verdict == Verdict::Right && candidate.has_credential => {
+            begin(app, candidate, login).await
+        }
         candidate => {
             let unproven = verdict == Verdict::Right;
             refused(app, candidate, &login, unproven).await?;
@@ -46,7 +48,8 @@ async fn begin(app: &App, candidate: Candidate, login: Login) -> Result<Started,
     let inner = app.clone();
     let begun = app.db.write(move |tx| {
         let user = candidate.user_id;
-        let (device, known) = sessions::known_device(&inner.device_key, user, login.device_token.as_ref(), &inner.chance);
+        let (device, known) =
+            sessions::known_device(&inner.device_key, user, login.device_token.as_ref(), &inner.chance);
         let with = Beginning {
             user,
             password_hash: candidate.password_hash.clone(),
@@ -69,10 +72,17 @@ async fn begin(app: &App, candidate: Candidate, login: Login) -> Result<Started,
 }
 
 /// Writes a failure down, in the person's own history or, when there is nobody, in the shard of the address.
-async fn refused(app: &App, candidate: Option<Candidate>, login: &Login, unproven: bool) -> Result<(), Refusal> {
+async fn refused(
+    app: &App,
+    candidate: Option<Candidate>,
+    login: &Login,
+    unproven: bool,
+) -> Result<(), Refusal> {
     let (inner, from) = (app.clone(), login.from);
     let stream = candidate.map_or_else(|| Stream::shard(login.email.key()), |c| Stream::of(c.user_id));
     let reason = if unproven { "email_not_verified" } else { "invalid_credentials" };
-    app.db.write(move |tx| inner.audit(tx, &stream, "sign_in_failed", from, json!({ "reason": reason }))).await?;
+    app.db
+        .write(move |tx| inner.audit(tx, &stream, "sign_in_failed", from, json!({ "reason": reason })))
+        .await?;
     Ok(())
 }

@@ -43,7 +43,11 @@ pub struct Login {
 /// told only after its right password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "sign-in", request_body = Login,
     responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
-pub async fn login(State(app): State<App>, From(from): From, Json(body): Json<Login>) -> Result<JsonAnswer<TokenSet>, Problem> {
+pub async fn login(
+    State(app): State<App>,
+    From(from): From,
+    Json(body): Json<Login>,
+) -> Result<JsonAnswer<TokenSet>, Problem> {
     let Transport::Token = body.transport;
     let device_name = device_name(&body.device_name)?;
     let mut errors = Vec::new();

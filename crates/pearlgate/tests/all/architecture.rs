@@ -28,14 +28,16 @@ fn sources(under: &Path) -> Vec<(PathBuf, String)> {
 
 /// The modules of a crate that a text uses: `crate::jobs::…` in code, not in comments.
 fn uses(text: &str) -> BTreeSet<String> {
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = BTreeSet::new();
     for piece in code.split("crate::").skip(1) {
         if let Some(names) = piece.strip_prefix('{') {
             let names = names.split('}').next().unwrap();
             found.extend(names.split(',').map(|name| name.trim().split("::").next().unwrap().to_owned()));
         } else {
-            found.insert(piece.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap().to_owned());
+            found
+                .insert(piece.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap().to_owned());
         }
     }
     found
@@ -67,7 +69,7 @@ fn in_the_foundation_arrows_point_down() {
         for there in uses(&text).into_iter().filter(|name| order.contains(&name.as_str()) && *name != here) {
             assert!(below(&here).contains(&there.as_str()), "{} uses {there}", path.display());
         }
-        assert!(!text.to_lowercase().contains("pearlgate::") , "{} knows of accounts", path.display());
+        assert!(!text.to_lowercase().contains("pearlgate::"), "{} knows of accounts", path.display());
     }
 }
 
@@ -93,7 +95,11 @@ fn slices_meet_only_at_their_doors() {
         }
         if !matches!(file.as_str(), "router.rs" | "lib.rs" | "run.rs") && slices.contains(&here.as_str()) {
             let used = uses(&text);
-            assert!(!used.contains("server") && !used.contains("cli") && !used.contains("dev"), "{}: {used:?}", path.display());
+            assert!(
+                !used.contains("server") && !used.contains("cli") && !used.contains("dev"),
+                "{}: {used:?}",
+                path.display()
+            );
         }
     }
 }
@@ -102,14 +108,27 @@ fn slices_meet_only_at_their_doors() {
 fn statements_stand_in_stores_and_every_store_is_listed() {
     let listed: BTreeSet<&str> = pearlgate::statements().iter().map(|s| s.name).collect();
     let mut found = 0;
-    for (path, text) in sources(&crates().join("pearlgate/src")).into_iter().chain(sources(&crates().join("foundation/src"))) {
+    for (path, text) in
+        sources(&crates().join("pearlgate/src")).into_iter().chain(sources(&crates().join("foundation/src")))
+    {
         let file = path.file_name().unwrap().to_str().unwrap();
-        let block = text.split("\nstatements! {").nth(1).map(|rest| rest.split("\n}").next().unwrap().to_owned());
+        let block =
+            text.split("\nstatements! {").nth(1).map(|rest| rest.split("\n}").next().unwrap().to_owned());
         if let Some(block) = block {
-            assert!(file == "store.rs" || path.starts_with(crates().join("foundation")), "{}", path.display());
-            for line in block.lines().filter(|line| line.starts_with("    ") && line.contains(" = \"") && !line.starts_with("     ")) {
+            assert!(
+                file == "store.rs" || path.starts_with(crates().join("foundation")),
+                "{}",
+                path.display()
+            );
+            for line in block.lines().filter(|line| {
+                line.starts_with("    ") && line.contains(" = \"") && !line.starts_with("     ")
+            }) {
                 let name = line.trim().split(' ').next().unwrap();
-                assert!(listed.contains(name), "{}: {name} is not in pearlgate::statements()", path.display());
+                assert!(
+                    listed.contains(name),
+                    "{}: {name} is not in pearlgate::statements()",
+                    path.display()
+                );
                 found += 1;
             }
         }
@@ -124,11 +143,14 @@ fn statements_stand_in_stores_and_every_store_is_listed() {
 
 #[test]
 fn every_code_that_is_used_is_explained() {
-    for (path, text) in sources(&crates().join("pearlgate/src")).into_iter().chain(sources(&crates().join("foundation/src"))) {
+    for (path, text) in
+        sources(&crates().join("pearlgate/src")).into_iter().chain(sources(&crates().join("foundation/src")))
+    {
         let text = text.split("#[cfg(test)]").next().unwrap();
         for start in ["errors::problem(\"", "problem(\"", "Problem::new("] {
             for piece in text.split(start).skip(1) {
-                let piece = piece.trim_start_matches(|c: char| c.is_numeric() || c == ',' || c == ' ' || c == '"');
+                let piece =
+                    piece.trim_start_matches(|c: char| c.is_numeric() || c == ',' || c == ' ' || c == '"');
                 let code = piece.split('"').next().unwrap();
                 if code.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !code.is_empty() {
                     assert!(pearlgate::errors::find(code).is_some(), "{}: {code}", path.display());
@@ -142,7 +164,11 @@ fn every_code_that_is_used_is_explained() {
 fn the_guide_lists_every_error_code() {
     let guide = std::fs::read_to_string(crates().parent().unwrap().join("docs/guide/errors.md")).unwrap();
     for entry in pearlgate::errors::all() {
-        assert!(guide.contains(&format!("## `{}`", entry.code)) && guide.contains(&entry.cause), "{}: make it again with `cargo run -p pearlgate --example error_guide > docs/guide/errors.md`", entry.code);
+        assert!(
+            guide.contains(&format!("## `{}`", entry.code)) && guide.contains(&entry.cause),
+            "{}: make it again with `cargo run -p pearlgate --example error_guide > docs/guide/errors.md`",
+            entry.code
+        );
     }
 }
 
@@ -156,17 +182,35 @@ async fn the_map_the_description_and_the_contract_agree_and_every_call_answers_a
             described.insert((method.to_uppercase(), path.clone(), operation["security"].is_array()));
         }
     }
-    let pages = ["/", "/docs", "/verify-email", "/errors", "/errors/{code}", "/metrics", "/health/dependencies"];
-    let mounted: BTreeSet<_> = doors(&app.app).routes.into_iter()
+    let pages =
+        ["/", "/docs", "/verify-email", "/errors", "/errors/{code}", "/metrics", "/health/dependencies"];
+    let mounted: BTreeSet<_> = doors(&app.app)
+        .routes
+        .into_iter()
         .filter(|route| !pages.contains(&route.path) && route.guard != Guard::Dev)
         .map(|route| (route.method.to_string(), route.path.to_owned(), route.guard == Guard::SignedIn))
         .collect();
     assert_eq!(described, mounted);
-    for (method, path) in [("POST", "/v1/auth/register"), ("POST", "/v1/auth/verify-email"), ("POST", "/v1/auth/resend-verification"),
-        ("POST", "/v1/auth/login"), ("POST", "/v1/auth/refresh"), ("POST", "/v1/auth/logout"), ("GET", "/v1/me"), ("PATCH", "/v1/me"),
-        ("GET", "/v1/me/activity"), ("GET", "/.well-known/jwks.json"), ("GET", "/.well-known/openid-configuration"),
-        ("GET", "/openapi.json"), ("GET", "/health/live"), ("GET", "/health/ready")] {
-        assert!(described.iter().any(|(m, p, _)| m == method && p == path), "{method} {path} of api.md is not described");
+    for (method, path) in [
+        ("POST", "/v1/auth/register"),
+        ("POST", "/v1/auth/verify-email"),
+        ("POST", "/v1/auth/resend-verification"),
+        ("POST", "/v1/auth/login"),
+        ("POST", "/v1/auth/refresh"),
+        ("POST", "/v1/auth/logout"),
+        ("GET", "/v1/me"),
+        ("PATCH", "/v1/me"),
+        ("GET", "/v1/me/activity"),
+        ("GET", "/.well-known/jwks.json"),
+        ("GET", "/.well-known/openid-configuration"),
+        ("GET", "/openapi.json"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+    ] {
+        assert!(
+            described.iter().any(|(m, p, _)| m == method && p == path),
+            "{method} {path} of api.md is not described"
+        );
     }
     assert_eq!(document["openapi"], "3.1.0");
     for (method, path, _) in &described {

@@ -2,10 +2,19 @@
 //! HTTP; `attacks` has a function for each row of the attack book; `ground` tests what everything stands on;
 //! `program` runs the program itself; `architecture` reads the source.
 
-#![expect(missing_docs, reason = "a test's name is its documentation")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests stand outside: they read the environment and make clients")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests stand outside: they read the environment and make clients"
+)]
 
 mod architecture;
 mod attacks;

@@ -95,7 +95,11 @@ async fn nothing_is_hashed() {
             let (client, url) = (client.clone(), url.clone());
             tokio::spawn(async move {
                 loop {
-                    let answer = client.post(&url).json(&json!({ "email": "x@ex.test", "password": PASSWORD })).send().await;
+                    let answer = client
+                        .post(&url)
+                        .json(&json!({ "email": "x@ex.test", "password": PASSWORD }))
+                        .send()
+                        .await;
                     assert!(matches!(answer.unwrap().status().as_u16(), 401 | 503));
                 }
             })
@@ -106,8 +110,13 @@ async fn nothing_is_hashed() {
         // Between two that were turned away: the pool was full when the long one came.
         app.until("a long password met a full pool", || async {
             let before = full().await;
-            let refused = app.post(path, json!({ "email": "x@ex.test", "password": "p".repeat(1_025) })).await;
-            assert_eq!(refused.refusal(), "422 validation_failed", "{path}: a long password waits for the pool");
+            let refused =
+                app.post(path, json!({ "email": "x@ex.test", "password": "p".repeat(1_025) })).await;
+            assert_eq!(
+                refused.refusal(),
+                "422 validation_failed",
+                "{path}: a long password waits for the pool"
+            );
             before && full().await
         })
         .await;

@@ -5,15 +5,24 @@ use serde_json::json;
 use crate::on_both;
 
 fn event(kind: &'static str, number: u32) -> Event {
-    Event { kind, actor: "usr_test".into(), address: "192.0.2.1".into(), details: json!({ "number": number }) }
+    Event {
+        kind,
+        actor: "usr_test".into(),
+        address: "192.0.2.1".into(),
+        details: json!({ "number": number }),
+    }
 }
 
 async fn write(bare: &crate::support::Bare, stream: &Stream, count: u32) {
     let trail = Trail::new(bare.clock.clone(), Entropy::System);
-    let tasks: Vec<_> = (0..count).map(|number| {
-        let (db, trail, stream) = (bare.db.clone(), trail.clone(), stream.clone());
-        tokio::spawn(async move { db.write(move |tx| trail.record(tx, &stream, &event("tested", number))).await.unwrap() })
-    }).collect();
+    let tasks: Vec<_> = (0..count)
+        .map(|number| {
+            let (db, trail, stream) = (bare.db.clone(), trail.clone(), stream.clone());
+            tokio::spawn(async move {
+                db.write(move |tx| trail.record(tx, &stream, &event("tested", number))).await.unwrap()
+            })
+        })
+        .collect();
     for task in tasks {
         task.await.unwrap();
     }
@@ -51,6 +60,7 @@ on_both! {
 
 #[test]
 fn what_has_no_person_is_spread_over_sixty_four_chains() {
-    let shards: std::collections::HashSet<String> = (0..5_000).map(|n| Stream::shard(&format!("a{n}@example.com")).name().to_owned()).collect();
+    let shards: std::collections::HashSet<String> =
+        (0..5_000).map(|n| Stream::shard(&format!("a{n}@example.com")).name().to_owned()).collect();
     assert_eq!(shards.len(), 64);
 }

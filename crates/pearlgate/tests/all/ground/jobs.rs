@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foundation::db::{Db, Error};
 use foundation::jobs::{self, Backoff, Handlers, Job, JobError, Queue, When, Worker};
-use foundation::kernel::{Entropy, Timestamp};
+use foundation::kernel::{Clock, Entropy, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::on_both;
@@ -46,7 +46,10 @@ async fn enqueue(db: &Db, queue: &Queue, numbers: std::ops::Range<u32>, when: Wh
     .unwrap()
 }
 
-fn counting(runs: &Runs, outcome: impl Fn(usize) -> Result<(), JobError> + Clone + Send + Sync + 'static) -> Handlers {
+fn counting(
+    runs: &Runs,
+    outcome: impl Fn(usize) -> Result<(), JobError> + Clone + Send + Sync + 'static,
+) -> Handlers {
     let runs = runs.clone();
     Handlers::default().on(move |job: Polish| {
         let (runs, outcome) = (runs.clone(), outcome.clone());
@@ -176,8 +179,9 @@ on_both! {
 
 on_both! {
     async fn a_late_worker_changes_nothing(bare: &Bare) {
-        let (queue, runs) = (queue(bare), Runs::default());
-        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        // The late one's time stands still with it.
+        let (stopped, runs) = (Queue::new(Clock::manual(START), Entropy::System), Runs::default());
+        enqueue(&bare.db, &stopped, 0..1, When::now(START, USEFUL)).await;
         let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
         let (tell, wait) = (begun.clone(), go_on.clone());
         let stuck = Handlers::default().on(move |_: Polish| {
@@ -188,10 +192,10 @@ on_both! {
                 Err(JobError::Dead("the late one's opinion".into()))
             }
         });
-        let late = Worker::start(bare.db.clone(), queue.clone(), stuck);
+        let late = Worker::start(bare.db.clone(), stopped, stuck);
         begun.notified().await;
-        // Its process stood still for longer than its lease: somebody else takes the job.
-        bare.db.batch("UPDATE jobs SET run_at = 0".into()).await.unwrap();
+        // For everybody else the lease is over: somebody takes the job.
+        bare.clock.advance(Duration::from_secs(31));
         let other = Worker::start(bare.elsewhere().await, Queue::new(bare.clock.clone(), Entropy::System), counting(&runs, |_| Ok(())));
         none_wait(bare).await;
         go_on.notify_one();
@@ -199,6 +203,34 @@ on_both! {
         other.stop().await;
         assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1)]));
         assert!(jobs::dead(&bare.db).await.unwrap().is_empty(), "the fence kept the late one out");
+    }
+}
+
+on_both! {
+    async fn a_lease_of_ones_own_that_ran_out_is_taken_up_again_and_not_begun_again(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (tell, wait, count) = (begun.clone(), go_on.clone(), runs.clone());
+        let long = Handlers::default().on(move |job: Polish| {
+            let (tell, wait, count) = (tell.clone(), wait.clone(), count.clone());
+            async move {
+                *count.lock().unwrap().entry(job.number).or_insert(0) += 1;
+                tell.notify_one();
+                wait.notified().await;
+                Ok(())
+            }
+        });
+        let worker = Worker::start(bare.db.clone(), queue.clone(), long);
+        begun.notified().await;
+        // As when no heartbeat could be written for a while; the next commit makes the worker look.
+        bare.db.batch("UPDATE jobs SET run_at = 0".into()).await.unwrap();
+        enqueue(&bare.db, &queue, 1..2, When::now(START, USEFUL).at(START + USEFUL)).await;
+        until("it was taken up again", || async { rows(&bare.db).await.iter().any(|row| row.2 == 2) }).await;
+        go_on.notify_one();
+        until("it is done", || async { rows(&bare.db).await.len() == 1 }).await;
+        worker.stop().await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1)]));
     }
 }
 

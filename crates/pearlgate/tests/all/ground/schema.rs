@@ -64,7 +64,9 @@ struct Shape {
 
 async fn shape(app: &TestApp) -> Shape {
     let sqlite = app.engine == Engine::Sqlite;
-    let read = |statement: &'static Statement| app.app.db.read_one(move |tx| tx.all::<(String, bool, String)>(statement, &[]));
+    let read = |statement: &'static Statement| {
+        app.app.db.read_one(move |tx| tx.all::<(String, bool, String)>(statement, &[]))
+    };
     let indexes = if sqlite {
         // What a primary key is by itself in one catalogue has an index of its own in the other.
         [read(&INDEXES_SQLITE).await.unwrap(), read(&KEYS_SQLITE).await.unwrap()].concat()
@@ -93,8 +95,13 @@ async fn the_two_schemas_agree() {
     assert_eq!(one.columns, other.columns);
     assert_eq!(one.indexes, other.indexes);
     assert_eq!(one.foreign, other.foreign);
-    assert!(one.foreign.len() >= 11 && one.foreign.iter().all(|(.., on_delete)| on_delete == "CASCADE"), "{:?}", one.foreign);
-    let loose: Vec<(String, String)> = postgres.app.db.read_one(|tx| tx.all(&COLLATION_POSTGRES, &[])).await.unwrap();
+    assert!(
+        one.foreign.len() >= 11 && one.foreign.iter().all(|(.., on_delete)| on_delete == "CASCADE"),
+        "{:?}",
+        one.foreign
+    );
+    let loose: Vec<(String, String)> =
+        postgres.app.db.read_one(|tx| tx.all(&COLLATION_POSTGRES, &[])).await.unwrap();
     assert!(loose.is_empty(), "text that sorts by somebody's language: {loose:?}");
     sqlite.finish().await;
     postgres.finish().await;

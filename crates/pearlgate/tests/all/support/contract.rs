@@ -17,7 +17,10 @@ static CONTRACT: OnceLock<Contract> = OnceLock::new();
 static CALLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 pub fn contract(url: &str) -> &'static Contract {
-    CONTRACT.get_or_init(|| Contract { document: pearlgate::openapi::document(url), validators: Mutex::default() })
+    CONTRACT.get_or_init(|| Contract {
+        document: pearlgate::openapi::document(url),
+        validators: Mutex::default(),
+    })
 }
 
 /// The calls that tests have made so far, as `POST /v1/auth/login 200`.
@@ -35,19 +38,28 @@ impl Contract {
         let status = answer.status.to_string();
         let class = format!("{}XX", &status[..1]);
         let responses = &operation["responses"];
-        let response = [&status, &class].into_iter().map(|key| &responses[key]).find(|found| !found.is_null());
+        let response =
+            [&status, &class].into_iter().map(|key| &responses[key]).find(|found| !found.is_null());
         // Anything may fail for reasons that no call lists one by one.
         let problem = json!({ "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/ProblemDocument" } } } });
         let response = response.unwrap_or_else(|| {
-            assert!(answer.status >= 400, "{method} {path} answered {status}, which its description does not have");
+            assert!(
+                answer.status >= 400,
+                "{method} {path} answered {status}, which its description does not have"
+            );
             &problem
         });
         let Some(content) = response["content"].as_object() else {
-            assert_eq!(answer.text, "", "{method} {path} {status} has a body that its description does not have");
+            assert_eq!(
+                answer.text, "",
+                "{method} {path} {status} has a body that its description does not have"
+            );
             return;
         };
         let kind = answer.header("content-type").split(';').next().unwrap().to_owned();
-        let schema = content.get(&kind).unwrap_or_else(|| panic!("{method} {path} {status} is {kind}, described are {:?}", content.keys()));
+        let schema = content.get(&kind).unwrap_or_else(|| {
+            panic!("{method} {path} {status} is {kind}, described are {:?}", content.keys())
+        });
         self.validate(&format!("{method} {path} {status}"), &schema["schema"], &answer.json);
     }
 
@@ -58,7 +70,8 @@ impl Contract {
             schema["components"] = self.document["components"].clone();
             jsonschema::validator_for(&schema).unwrap()
         });
-        let wrong: Vec<String> = validator.iter_errors(instance).map(|e| format!("{e} at {}", e.instance_path())).collect();
+        let wrong: Vec<String> =
+            validator.iter_errors(instance).map(|e| format!("{e} at {}", e.instance_path())).collect();
         assert!(wrong.is_empty(), "{what} is not as described: {wrong:?}\n{instance}");
     }
 }

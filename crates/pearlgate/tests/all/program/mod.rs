@@ -1,0 +1,15 @@
+//! The program itself, as a child process: what it says, what it refuses, and what it survives.
+
+mod api;
+mod child;
+mod cli;
+mod cluster;
+mod crash;
+mod dev_mode;
+mod disk;
+mod mail;
+mod migrate;
+mod postgres;
+mod refusals;
+mod smtp;
+mod stop;
