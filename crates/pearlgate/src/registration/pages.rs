@@ -76,7 +76,9 @@ pub(crate) async fn submit(
     let password = match Password::accept("password", &chosen.password, app.settings.min_password_length) {
         Ok(password) => password,
         Err(error) => {
-            return Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "form", &error.message)?).into_response());
+            return Ok(
+                (StatusCode::UNPROCESSABLE_ENTITY, page(&app, "form", &error.message)?).into_response()
+            );
         }
     };
     match flow::claim_mailbox(&app, Secret::new(token.to_owned()), password, from).await {
