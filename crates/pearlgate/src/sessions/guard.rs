@@ -21,7 +21,7 @@ pub struct Current {
     pub row: SessionUser,
 }
 
-/// Set by [`require`]; a handler behind a route without that guard gets a 500 and a test fails.
+/// Set by `require`; a handler behind a route without that guard gets a 500 and a test fails.
 impl<S: Send + Sync> FromRequestParts<S> for Current {
     type Rejection = Problem;
 
