@@ -57,6 +57,9 @@ async fn run(wanted: &[String]) -> Measured<()> {
     if want("session") {
         measures::session(&mut table).await?;
     }
+    if want("kills") {
+        measures::kills(&mut table)?;
+    }
     table.print();
     table.keep("docs/guide/performance.md")
 }

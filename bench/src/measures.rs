@@ -22,6 +22,25 @@ const BETTER_AUTH_SESSIONS: f64 = 980.0;
 const DEFAULT: Cost = Cost { memory: 19_456, passes: 2, lanes: 1 };
 const COST: &str = "Argon2id m=19456,t=2,p=1";
 
+/// The crash test with 200 kills instead of the 20 of the suite.
+pub(crate) fn kills(table: &mut Table) -> Measured<()> {
+    let started = Clock::stopwatch();
+    let run = std::process::Command::new("cargo")
+        .args(["test", "--locked", "-p", "pearlgate", "--test", "all", "program::crash"])
+        .env("PEARLGATE_KILLS", "200")
+        .status()
+        .map_err(|e| format!("cargo: {e}"))?;
+    let words = if run.success() { "nothing acknowledged was missing, nothing half done" } else { "FAILED" };
+    let seconds = started.elapsed().as_secs();
+    table.row(
+        "kill -9 in the middle of writes, 200 times",
+        words.to_owned(),
+        "0 lost",
+        &format!("{seconds} s; the suite's crash test, debug build, cheap hashes, SQLite FULL"),
+    );
+    if run.success() { Ok(()) } else { Err("the crash test failed".into()) }
+}
+
 fn temporary() -> Measured<tempfile::TempDir> {
     // Beside the sources, on a real disk: /tmp may be memory, and then no figure about durability means anything.
     tempfile::tempdir_in("target").map_err(|e| e.to_string())
