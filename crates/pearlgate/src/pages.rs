@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
 use foundation::http::RequestId;
-use foundation::kernel::{Entropy, Problem};
+use foundation::kernel::Problem;
 use minijinja::value::Serde;
 use serde_json::{Value, json};
 
@@ -35,19 +35,18 @@ fn with_policy(nonce: &str, html: String) -> Response {
 }
 
 /// A problem as a page, for a browser that asked for one.
-pub fn problem_page(problem: &Problem, id: &RequestId, request: &HeaderMap) -> Option<Response> {
+pub fn problem_page(app: &App, problem: &Problem, id: &RequestId, request: &HeaderMap) -> Option<Response> {
     let accept = request.get(header::ACCEPT)?.to_str().ok()?;
     if !accept.starts_with("text/html") {
         return None;
     }
-    let nonce = BASE64URL_NOPAD.encode(&Entropy::System.bytes::<16>());
+    let nonce = BASE64URL_NOPAD.encode(&app.chance.bytes::<16>());
     let values = json!({
         "nonce": nonce, "status": problem.status, "title": problem.title, "detail": problem.detail,
         "code": problem.code, "request_id": id.0, "retry_after": problem.retry_after.unwrap_or(0),
     });
-    let environment = crate::templates::environment().ok()?;
     let html =
-        environment.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
+        app.templates.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
     Some(with_policy(&nonce, html))
 }
 

@@ -6,7 +6,9 @@
 //! hashing pool is the only one.
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
@@ -16,7 +18,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, patch, post, put};
 use foundation::http::{ClientAddress, Finish, Peer, finish};
-use foundation::kernel::{Clock, FieldError, Problem};
+use foundation::kernel::{Clock, Problem};
 
 use crate::app::App;
 use crate::{accounts, dev, pages, registration, server, sessions, sign_in};
@@ -147,7 +149,10 @@ fn finishing(app: &App) -> Finish {
         public_url: Arc::from(app.settings.public_url.as_str()),
         clock: app.clock.clone(),
         chance: app.chance.clone(),
-        page: pages::problem_page,
+        page: {
+            let app = app.clone();
+            Arc::new(move |problem, id, headers| pages::problem_page(&app, problem, id, headers))
+        },
     }
 }
 
@@ -167,20 +172,28 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
         request.extensions().get::<axum::extract::MatchedPath>().map_or("(none)", |p| p.as_str()).to_owned();
     let method = known_method(request.method());
     let started = Clock::stopwatch();
-    // A task of its own: a panic ends this request and nothing else, and a client that goes away does not stop
-    // a handler between two of its steps.
-    let response = match tokio::spawn(next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            metrics::counter!("http_panics_total").increment(1);
-            tracing::error!(route, "a handler panicked");
-            Problem::internal().into_response()
-        }
-    };
+    let response = caught(next.run(request)).await.unwrap_or_else(|| {
+        metrics::counter!("http_panics_total").increment(1);
+        tracing::error!(route, "a handler panicked");
+        Problem::internal().into_response()
+    });
     let status = response.status().as_u16().to_string();
     metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method, "status" => status).increment(1);
     metrics::histogram!("http_request_seconds", "route" => route).record(started.elapsed().as_secs_f64());
     response
+}
+
+/// Runs a handler to its end; none when it panicked. It is not a task of its own: when its client goes away it is
+/// dropped, and a hash that nobody waits for is not computed. What a handler does is one transaction, which is
+/// done whole by a database thread or not begun.
+async fn caught<T>(handler: impl Future<Output = T>) -> Option<T> {
+    let mut handler = std::pin::pin!(handler);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(done)) => Poll::Ready(Some(done)),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// A label of its own only for methods that exist: strangers do not choose our labels.
@@ -252,13 +265,7 @@ pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
 /// # Errors
 /// 422.
 pub fn device_name(text: &str) -> Result<String, Problem> {
-    let fine = text.chars().count() <= 100 && !text.chars().any(char::is_control);
-    if fine {
-        return Ok(text.to_owned());
-    }
-    Err(Problem::invalid(vec![FieldError::new(
-        "device_name",
-        "invalid",
-        "use one line of at most 100 characters",
-    )]))
+    accounts::DisplayName::parse("device_name", text)
+        .map(|name| name.0)
+        .map_err(|e| Problem::invalid(vec![e]))
 }

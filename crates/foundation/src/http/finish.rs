@@ -22,7 +22,7 @@ impl Entity for RequestRow {
 pub struct RequestId(pub String);
 
 /// Turns a problem into something other than JSON when the request wants that (a page).
-pub type Respond = fn(&Problem, &RequestId, &HeaderMap) -> Option<Response>;
+pub type Respond = Arc<dyn Fn(&Problem, &RequestId, &HeaderMap) -> Option<Response> + Send + Sync>;
 
 /// What [`finish`] needs to know.
 #[derive(Clone)]

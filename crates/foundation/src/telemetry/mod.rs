@@ -46,6 +46,14 @@ impl Metrics {
         Self(metrics::set_global_recorder(recorder).is_ok().then_some(handle))
     }
 
+    /// Puts what was measured since the last time into its buckets; to be called every few seconds, or memory
+    /// grows with every request that nobody looks at.
+    pub fn upkeep(&self) {
+        if let Some(handle) = &self.0 {
+            handle.run_upkeep();
+        }
+    }
+
     /// All metrics as text.
     pub fn render(&self) -> String {
         self.0

@@ -10,7 +10,7 @@ use super::http::{Activity, Me};
 use super::model::{DisplayName, Locale, Metadata};
 use super::store;
 use crate::app::App;
-use crate::sessions::Current;
+use crate::sessions::{self, Current};
 
 /// What to change; what is not given stays.
 #[derive(Debug, Clone, Default)]
@@ -27,32 +27,33 @@ pub(super) async fn change_profile(
     from: ClientAddress,
     change: Change,
 ) -> Result<Me, Problem> {
-    let mut changed = Vec::new();
-    if let Some(name) = change.display_name {
-        current.row.display_name = name.0;
-        changed.push("display_name");
+    let given = [
+        ("display_name", change.display_name.map(|name| name.0)),
+        ("locale", change.locale.map(|locale| locale.0)),
+        ("metadata", change.metadata.map(|metadata| metadata.0)),
+    ];
+    let changed: Vec<&str> =
+        given.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name).collect();
+    if changed.is_empty() {
+        return Ok(Me::of(&current));
     }
-    if let Some(locale) = change.locale {
-        current.row.locale = locale.0;
-        changed.push("locale");
-    }
-    if let Some(metadata) = change.metadata {
-        current.row.metadata = metadata.0;
-        changed.push("metadata");
-    }
-    if !changed.is_empty() {
-        let (inner, row) = (app.clone(), current.row.clone());
-        let stored = app.db.write(move |tx| {
-            let user = row.user_id;
-            let found: Option<(i64,)> =
-                tx.opt(&store::UPDATE_PROFILE, params![user, row.display_name, row.locale, row.metadata])?;
+    let (inner, user, session) = (app.clone(), current.row.user_id, current.row.session_id);
+    let values = given.map(|(_, value)| (i64::from(value.is_some()), value.unwrap_or_default()));
+    let stored = app.db.write(move |tx| {
+        let [(has_name, name), (has_locale, locale), (has_metadata, metadata)] = &values;
+        let row: Option<(String, String, String)> = tx.opt(
+            &store::UPDATE_PROFILE,
+            params![user, has_name, name, has_locale, locale, has_metadata, metadata, session],
+        )?;
+        if row.is_some() {
             inner.audit(tx, &Stream::of(user), "profile_changed", from, json!({ "fields": changed }))?;
-            Ok(found.is_some())
-        });
-        if !stored.await.map_err(|e| e.to_problem())? {
-            return Err(Problem::not_found());
         }
-    }
+        Ok(row)
+    });
+    let Some((display_name, locale, metadata)) = stored.await.map_err(|e| e.to_problem())? else {
+        return Err(crate::errors::session_ended(&sessions::end_reason(app, session).await?));
+    };
+    (current.row.display_name, current.row.locale, current.row.metadata) = (display_name, locale, metadata);
     Ok(Me::of(&current))
 }
 

@@ -3,5 +3,12 @@
 use foundation::statements;
 
 statements! {
-    UPDATE_PROFILE = "UPDATE users SET display_name = $2, locale = $3, metadata = $4 WHERE id = $1 RETURNING created_at";
+    /// Changes what is given (a 1 says so), for a person whose session still lives.
+    UPDATE_PROFILE = "UPDATE users SET
+            display_name = CASE WHEN CAST($2 AS BIGINT) = 1 THEN $3 ELSE display_name END,
+            locale = CASE WHEN CAST($4 AS BIGINT) = 1 THEN $5 ELSE locale END,
+            metadata = CASE WHEN CAST($6 AS BIGINT) = 1 THEN $7 ELSE metadata END
+        WHERE id = $1 AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = $8 AND s.user_id = users.id)
+            AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = users.id)
+        RETURNING display_name, locale, metadata";
 }

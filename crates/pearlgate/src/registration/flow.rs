@@ -15,7 +15,7 @@ use serde_json::json;
 use super::model::{
     MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, Proofs, Refusal, VerificationRow, code_digest, is_token,
 };
-use super::store::{self, Consumed, Guess, Holder, Open, OpenUntil};
+use super::store::{self, Consumed, Guess, Holder, Open};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
 use crate::passwords::Password;
@@ -81,11 +81,11 @@ struct Registration<'r> {
 
 impl Registration<'_> {
     fn store(&self, tx: &mut Tx<'_>, from: ClientAddress) -> db::Result<()> {
-        let holder = self.holder(tx)?;
+        let (holder, verified) = self.holder(tx)?;
         let stream = Stream::of(holder.user_id);
         let service_name = &self.app.settings.service_name;
         let now = self.app.clock.now();
-        if holder.verified {
+        if verified {
             let mail = Mail {
                 kind: "already_registered".into(),
                 // The address that was proven, not what somebody typed now.
@@ -106,16 +106,18 @@ impl Registration<'_> {
         self.app.audit(tx, &stream, "registration", from, json!({ "verification": self.id }))
     }
 
-    /// The person whose address it is, made now when there is nobody; an unproven one takes over the newest profile.
-    fn holder(&self, tx: &mut Tx<'_>) -> db::Result<Holder> {
+    /// The person whose address it is, made now when there is nobody, and whether the address was proven; an
+    /// unproven one takes over the newest profile.
+    fn holder(&self, tx: &mut Tx<'_>) -> db::Result<(Holder, bool)> {
         let (form, key) = (self.form, self.form.email.key());
-        if let Some(holder) = tx.opt::<Holder>(&store::FIND, params![key])? {
-            if !holder.verified {
+        if let Some(holder) = tx.opt::<Holder>(&store::LOCK_ADDRESS, params![key])? {
+            let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
+            if !verified {
                 let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
                 tx.execute(&store::REPLACE_PROFILE, params![holder.user_id, name, locale, metadata])?;
                 tx.execute(&store::REPLACE_ADDRESS, params![holder.user_id, form.email.as_str()])?;
             }
-            return Ok(holder);
+            return Ok((holder, verified));
         }
         let user_id = Id::<UserRow>::new(&self.app.clock, &self.app.chance);
         let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
@@ -123,11 +125,11 @@ impl Registration<'_> {
         let ours: Option<(Id<UserRow>,)> =
             tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
         if ours.is_some() {
-            return Ok(Holder { user_id, address: form.email.as_str().to_owned(), verified: false });
+            return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
         }
         // Somebody registered the same address between our look and our insert.
         tx.execute(&store::DELETE_USER, params![user_id])?;
-        tx.one(&store::FIND, params![key])
+        self.holder(tx)
     }
 }
 
@@ -217,7 +219,7 @@ async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Resu
     let own_hash = match &shown {
         Shown::LinkAndPassword(token, password) => {
             // The hash is the expensive part: nobody gets it for a link that is not open.
-            if !is_open(app, token).await? {
+            if open_for(app, token).await?.is_none() {
                 return Ok(Outcome::Invalid);
             }
             app.hashes.hash(password).await?
@@ -247,17 +249,17 @@ async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Resu
     Ok(outcome.await?)
 }
 
-/// Whether a link leads anywhere; consumes nothing.
+/// The address that a link would prove, if it leads anywhere; consumes nothing.
 ///
 /// # Errors
 /// [`Refusal::Fault`].
-pub(super) async fn is_open(app: &App, token: &Secret) -> Result<bool, Refusal> {
+pub(super) async fn open_for(app: &App, token: &Secret) -> Result<Option<String>, Refusal> {
     if !is_token(token) {
-        return Ok(false);
+        return Ok(None);
     }
     let (digest, now) = (token.digest(), app.clock.now());
-    let open = app.db.read_one(move |tx| tx.opt::<OpenUntil>(&store::IS_OPEN, params![digest, now])).await?;
-    Ok(open.is_some())
+    let open = app.db.read_one(move |tx| tx.opt::<(String,)>(&store::IS_OPEN, params![digest, now])).await?;
+    Ok(open.map(|(address,)| address))
 }
 
 /// Takes the verification away, if what was shown is right: the row decides, and it decides once.
@@ -278,6 +280,10 @@ fn consume(
             tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_LINK, params![token.digest()])?;
             let user: Option<(Id<UserRow>,)> =
                 tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
+            if let Some((user_id,)) = user {
+                // Whoever registered may have been somebody else: nothing of theirs stays.
+                tx.execute(&store::REPLACE_PROFILE, params![user_id, "", "", "{}"])?;
+            }
             Ok(user.map(|(user_id,)| Consumed { user_id, password_hash: own_hash.to_owned() }))
         }
         Shown::IdAndCode(id, code) => consume_code(tx, app, *id, code, from),
@@ -293,7 +299,11 @@ fn consume_code(
 ) -> db::Result<Option<Consumed>> {
     let now = app.clock.now();
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_ID, params![id])?;
-    let Some(guess) = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])? else {
+    let guess = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])?;
+    let Some(guess) = guess else {
+        // Nobody's id costs as much as somebody's.
+        let stream = Stream::shard(&id.to_string());
+        app.audit(tx, &stream, "verification_failed", from, json!({ "verification": id }))?;
         return Ok(None);
     };
     let allowed: Option<(i64,)> = tx.opt(
@@ -320,6 +330,7 @@ fn activate(tx: &mut Tx<'_>, app: &App, proven: &Consumed, from: ClientAddress) 
     tx.execute(&store::VERIFIED, params![user, now])?;
     tx.execute(&store::SET_PASSWORD, params![user, proven.password_hash, now])?;
     tx.execute(&store::FORGET_FAILURES, params![user])?;
+    tx.execute(&store::DROP_VERIFICATIONS, params![user])?;
     tx.execute(&store::DROP_RESETS, params![user])?;
     tx.execute(&store::DROP_CHANGES, params![user])?;
     sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
@@ -351,7 +362,9 @@ pub(super) async fn resend(app: &App, email: EmailAddress, key: &IdempotencyKey)
         .write(move |tx| {
             if claimed.claim(tx, now, 202, "")? == Claim::Ours {
                 let job = ResendVerification { address_key: email.key().to_owned() };
-                inner.queue.enqueue(tx, &job, &When::now(now, WAITED_FOR))?;
+                // One at a time for an address: asking a hundred times is asking once.
+                let once = When::now(now, WAITED_FOR).unique(format!("resend:{}", job.address_key));
+                inner.queue.enqueue(tx, &job, &once)?;
             }
             Ok(())
         })
@@ -363,6 +376,7 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
+            tx.opt::<Holder>(&store::LOCK_ADDRESS, params![job.address_key])?;
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };

@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use foundation::http::{read_form, same_origin};
 use foundation::kernel::{Problem, Secret};
 use serde::Deserialize;
@@ -33,6 +34,8 @@ pub(crate) struct Link {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Chosen {
     password: Secret,
+    /// Which link the form was shown for: another one opened meanwhile has replaced the cookie.
+    link: String,
 }
 
 /// `GET /verify-email`
@@ -50,12 +53,13 @@ pub(crate) async fn show(
         let value = if plain { token.reveal() } else { "" };
         return Ok((set_cookie(COOKIE, value, COOKIE_SECONDS), see_other(PAGE)).into_response());
     }
-    let state = match cookie(&headers, COOKIE) {
-        None => "expired_cookie",
-        Some(token) if flow::is_open(&app, &Secret::new(token.to_owned())).await? => "form",
-        Some(_) => "invalid",
+    let Some(token) = cookie(&headers, COOKIE).map(|token| Secret::new(token.to_owned())) else {
+        return page(&app, "expired_cookie");
     };
-    page(&app, state, "")
+    match flow::open_for(&app, &token).await? {
+        Some(address) => form(&app, &token, &address, ""),
+        None => page(&app, "invalid"),
+    }
 }
 
 /// `POST /verify-email`
@@ -72,28 +76,39 @@ pub(crate) async fn submit(
     let body = read_form(request).await?;
     let chosen: Chosen =
         serde_urlencoded::from_bytes(&body).map_err(|_| Problem::malformed("The form is not complete."))?;
-    let Some(token) = cookie(&headers, COOKIE) else { return page(&app, "expired_cookie", "") };
+    let token = cookie(&headers, COOKIE).map(|token| Secret::new(token.to_owned()));
+    let Some(token) = token.filter(|token| fingerprint(token) == chosen.link) else {
+        return page(&app, "expired_cookie");
+    };
     let password = match Password::accept("password", &chosen.password, app.settings.min_password_length) {
         Ok(password) => password,
         Err(error) => {
-            return Ok(
-                (StatusCode::UNPROCESSABLE_ENTITY, page(&app, "form", &error.message)?).into_response()
-            );
+            let address = flow::open_for(&app, &token).await?.unwrap_or_default();
+            let again = form(&app, &token, &address, &error.message)?;
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, again).into_response());
         }
     };
-    match flow::claim_mailbox(&app, Secret::new(token.to_owned()), password, from).await {
-        Ok(()) => Ok((set_cookie(COOKIE, "", 0), page(&app, "done", "")?).into_response()),
+    match flow::claim_mailbox(&app, token, password, from).await {
+        Ok(()) => Ok((set_cookie(COOKIE, "", 0), page(&app, "done")?).into_response()),
         Err(Refusal::VerificationInvalid) => {
-            Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "invalid", "")?).into_response())
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&app, "invalid")?).into_response())
         }
         Err(refusal) => Err(refusal.into()),
     }
 }
 
-fn page(app: &App, state: &str, field_error: &str) -> Result<Response, Problem> {
-    render(
-        app,
-        "pages/verify_email.html",
-        json!({ "state": state, "field_error": field_error, "action": PAGE }),
-    )
+/// Names a link without being one.
+fn fingerprint(token: &Secret) -> String {
+    HEXLOWER.encode(&token.digest().truncated::<16>())
+}
+
+fn form(app: &App, token: &Secret, address: &str, field_error: &str) -> Result<Response, Problem> {
+    let values = json!({
+        "state": "form", "field_error": field_error, "action": PAGE, "link": fingerprint(token), "address": address,
+    });
+    render(app, "pages/verify_email.html", values)
+}
+
+fn page(app: &App, state: &str) -> Result<Response, Problem> {
+    render(app, "pages/verify_email.html", json!({ "state": state, "field_error": "", "action": PAGE }))
 }

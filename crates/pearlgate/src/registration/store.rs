@@ -1,16 +1,17 @@
 //! The statements about registrations and verifications.
 
-use foundation::kernel::{Digest, Id, Timestamp};
+use foundation::kernel::{Digest, Id};
 use foundation::{record, statements};
 
 use super::model::VerificationRow;
 use crate::accounts::UserRow;
 
 statements! {
-    /// Whose address it is, locked: registering and proving the same address wait for each other.
-    FIND = "SELECT e.user_id, e.address,
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = e.user_id) THEN 1 ELSE 0 END AS BIGINT)
-        FROM user_emails e WHERE e.address_key = $1 /*pg FOR UPDATE OF e */";
+    /// Whose address it is, locked: registering, resending and proving the same address wait for each other. What
+    /// is decided under the lock is read by the next statement: a statement that waited for its lock still sees
+    /// what was there before it waited.
+    LOCK_ADDRESS = "SELECT e.user_id, e.address FROM user_emails e WHERE e.address_key = $1 /*pg FOR UPDATE */";
+    IS_VERIFIED = "SELECT verified_at FROM verified_emails WHERE user_id = $1";
     INSERT_USER = "INSERT INTO users (id, display_name, locale, metadata, created_at) VALUES ($1, $2, $3, $4, $5)";
     INSERT_EMAIL = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
         ON CONFLICT (address_key) DO NOTHING RETURNING user_id";
@@ -25,18 +26,24 @@ statements! {
             password_hash = excluded.password_hash, failures = 0, expires_at = excluded.expires_at";
     /// The open verification of an unproven address, with the address as typed.
     OPEN_OF = "SELECT t.user_id, t.verification_id, e.address FROM email_verification_tokens t
-        JOIN user_emails e ON e.user_id = t.user_id WHERE e.address_key = $1 /*pg FOR UPDATE OF e */";
+        JOIN user_emails e ON e.user_id = t.user_id
+        WHERE e.address_key = $1 AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = t.user_id)";
     RENEW = "UPDATE email_verification_tokens SET link_digest = $2, code_digest = $3, failures = 0, expires_at = $4
-        WHERE verification_id = $1";
+        WHERE verification_id = $1
+            AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = email_verification_tokens.user_id)";
     /// Locks the address before its verification is decided; the same order as registering.
     LOCK_BY_ID = "SELECT e.user_id FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
         WHERE t.verification_id = $1 /*pg FOR UPDATE OF e */";
     LOCK_BY_LINK = "SELECT e.user_id FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
         WHERE t.link_digest = $1 /*pg FOR UPDATE OF e */";
-    IS_OPEN = "SELECT expires_at FROM email_verification_tokens WHERE link_digest = $1 AND expires_at > $2";
+    IS_OPEN = "SELECT e.address FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
+        WHERE t.link_digest = $1 AND t.expires_at > $2";
     CONSUME_LINK = "DELETE FROM email_verification_tokens WHERE verification_id = $1 AND link_digest = $2 AND expires_at > $3
+            AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = email_verification_tokens.user_id)
         RETURNING user_id, password_hash";
-    CONSUME_LINK_ALONE = "DELETE FROM email_verification_tokens WHERE link_digest = $1 AND expires_at > $2 RETURNING user_id";
+    CONSUME_LINK_ALONE = "DELETE FROM email_verification_tokens WHERE link_digest = $1 AND expires_at > $2
+            AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = email_verification_tokens.user_id)
+        RETURNING user_id";
     /// A guess is spent before it is compared, so that parallel guesses cannot overshoot.
     SPEND_GUESS = "UPDATE email_verification_tokens SET failures = failures + 1
         WHERE verification_id = $1 AND failures < $2 AND expires_at > $3 RETURNING user_id, code_digest";
@@ -48,11 +55,13 @@ statements! {
         WHERE code_failures.in_a_row < $4 AND (code_failures.today < $5 OR code_failures.today_ends_at <= $2)
         RETURNING in_a_row";
     CONSUME_CODE = "DELETE FROM email_verification_tokens WHERE verification_id = $1 AND code_digest = $2
+            AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = email_verification_tokens.user_id)
         RETURNING user_id, password_hash";
     FORGET_FAILURES = "DELETE FROM code_failures WHERE user_id = $1";
     VERIFIED = "INSERT INTO verified_emails (user_id, verified_at) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING";
     SET_PASSWORD = "INSERT INTO password_credentials (user_id, password_hash, set_at) VALUES ($1, $2, $3)
         ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, set_at = excluded.set_at";
+    DROP_VERIFICATIONS = "DELETE FROM email_verification_tokens WHERE user_id = $1";
     DROP_RESETS = "DELETE FROM password_reset_tokens WHERE user_id = $1";
     DROP_CHANGES = "DELETE FROM email_change_tokens WHERE user_id = $1";
     /// People who never proved their address, a while after their last mail became useless.
@@ -68,7 +77,6 @@ record! {
     pub(super) struct Holder {
         pub(super) user_id: Id<UserRow>,
         pub(super) address: String,
-        pub(super) verified: bool,
     }
 }
 
@@ -99,6 +107,3 @@ record! {
         pub(super) password_hash: String,
     }
 }
-
-/// Only [`super::flow`] asks for it: whether a link is still open.
-pub(super) type OpenUntil = (Timestamp,);

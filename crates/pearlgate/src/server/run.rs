@@ -21,6 +21,8 @@ use crate::settings::{Settings, parse_master_key};
 
 /// How often a server that waits for its database looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often measurements are put into their buckets.
+const METRICS: Duration = Duration::from_secs(5);
 /// How long a start waits for the database before it answers without it.
 const FIRST_TRY: Duration = Duration::from_millis(1_500);
 
@@ -82,6 +84,7 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
         Ok(Err(Prepare::Never(why))) => return Err(StartError(why)),
     };
     let mut done = vec![tokio::spawn(work(app.clone(), worker, stopped.clone(), fatal_sender))];
+    done.push(tokio::spawn(keep_metrics(app.clone(), stopped.clone())));
     let doors = doors(&app);
     let limits = Limits {
         connections: app.settings.max_connections,
@@ -116,6 +119,18 @@ impl Running {
         let _ = self.stop.send(true);
         for task in self.done {
             let _ = task.await;
+        }
+    }
+}
+
+async fn keep_metrics(app: App, stopped: watch::Receiver<bool>) {
+    let mut turns = tokio::time::interval(METRICS);
+    let stop = wait(stopped);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => app.metrics.upkeep(),
+            () = &mut stop => return,
         }
     }
 }

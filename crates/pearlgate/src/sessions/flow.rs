@@ -172,6 +172,7 @@ fn decide(
     from: ClientAddress,
 ) -> db::Result<Decided> {
     let now = app.clock.now();
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
     let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(Decided::Gone) };
     let over = [
         (row.suspended, EndReason::Suspended),
@@ -195,7 +196,11 @@ fn decide(
     } else {
         let (successor, idle) =
             (app.refresh_key.successor(token, session, now), now + app.settings.refresh_idle);
-        if tx.execute(&store::REPLACE, params![session, presented, successor.digest(), now, idle])? == 0 {
+        if tx.execute(
+            &store::REPLACE,
+            params![session, presented, successor.digest(), now, idle, row.rotated_at],
+        )? == 0
+        {
             return Ok(Decided::TryAgain);
         }
         (successor, idle)
@@ -262,16 +267,11 @@ fn remember(
     app.audit(tx, &Stream::of(ended.user_id), "session_ended", from, details)
 }
 
-/// Ends the session of a refresh token or an access token; nothing when it is over already or none of ours.
+/// Ends a session; nothing happens when it is over already.
 ///
 /// # Errors
 /// 503 when the end could not be stored: nobody is told that they are out when they are not.
-pub(super) async fn log_out(
-    app: &App,
-    session: Option<Id<SessionRow>>,
-    from: ClientAddress,
-) -> Result<(), Problem> {
-    let Some(session) = session else { return Ok(()) };
+pub(super) async fn log_out(app: &App, session: Id<SessionRow>, from: ClientAddress) -> Result<(), Problem> {
     let inner = app.clone();
     let ended = app.db.write(move |tx| end(tx, &inner, session, EndReason::LoggedOut, from));
     ended.await.map(|_| ()).map_err(|e| e.to_problem())

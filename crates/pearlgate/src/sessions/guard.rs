@@ -58,7 +58,7 @@ async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Current, Problem
 }
 
 /// Why a session does not work.
-pub(super) async fn reason(app: &App, session: Id<SessionRow>) -> Result<String, Problem> {
+pub(crate) async fn reason(app: &App, session: Id<SessionRow>) -> Result<String, Problem> {
     let read = app.db.read(move |tx| {
         if let Some((reason,)) = tx.opt::<(String,)>(&store::ENDED, params![session])? {
             return Ok(reason);

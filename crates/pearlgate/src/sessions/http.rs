@@ -9,6 +9,7 @@ use foundation::kernel::{Problem, Secret};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::access_tokens::TokenRefusal;
 use super::flow;
 use super::guard::bearer;
 use crate::accounts::User;
@@ -101,7 +102,7 @@ pub async fn refresh(
 
 /// Sign out
 ///
-/// Ends the session of the refresh token in the body or of the access token in `Authorization`. Answers 204 also
+/// Ends the session of the refresh token in the body and of the access token in `Authorization`. Answers 204 also
 /// when that session is over already.
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "sign-in", request_body = Logout,
     responses((status = 204), (status = "4XX", body = crate::openapi::ProblemDocument)))]
@@ -111,14 +112,20 @@ pub async fn logout(
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<Logout>,
 ) -> Result<StatusCode, Problem> {
-    let session = match body.refresh_token {
-        Some(token) => app.refresh_key.read(&token),
-        None => {
-            let token = bearer(&headers).ok().flatten();
-            token.and_then(|token| app.access_tokens.verify_signature(token).ok()).map(|claims| claims.sid)
+    // Whatever of the two names a session ends it: nobody who shows one good token stays in.
+    let refreshed = body.refresh_token.and_then(|token| app.refresh_key.read(&token));
+    let signed = match bearer(&headers).ok().flatten().map(|token| app.access_tokens.verify_signature(token))
+    {
+        Some(Err(TokenRefusal::NoKeys)) => {
+            return Err(Problem::unavailable("The signing keys have not been loaded yet; try again."));
         }
+        Some(Ok(claims)) => Some(claims.sid),
+        Some(Err(_)) | None => None,
     };
-    flow::log_out(&app, session, from).await.map(|()| StatusCode::NO_CONTENT)
+    for session in [refreshed, signed.filter(|session| Some(*session) != refreshed)].into_iter().flatten() {
+        flow::log_out(&app, session, from).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The public keys

@@ -24,7 +24,7 @@ pub use access_tokens::{AccessTokens, Claims};
 pub use devices::{DeviceRow, known_device};
 pub use flow::{Beginning, Started, begin, end_all, refresh, sweep, token_set};
 pub use guard::Current;
-pub(crate) use guard::require;
+pub(crate) use guard::{reason as end_reason, require};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow};
 pub use signing_keys::{KeyError, SigningKeyInfo, ensure as ensure_signing_key, list as list_signing_keys};
 pub use store::{RAW_ROTATION, STATEMENTS, SessionUser};

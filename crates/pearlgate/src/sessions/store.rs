@@ -45,14 +45,15 @@ statements! {
             (SELECT s.aal FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.amr FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.device_id FROM sessions s WHERE s.id = refresh_tokens.session_id), ''";
-    /// The row of a session whose token was not the current one, locked for the decision: the session first, as
-    /// ending it does, so that the two wait for each other instead of for ever.
+    /// Locks a session for the decision about a token that is not the current one, as ending it does. What is
+    /// decided is read by the next statement: one that waited for its lock sees what was there before it waited.
+    LOCK = "SELECT user_id FROM sessions WHERE id = $1 /*pg FOR UPDATE */";
     INSPECT = "SELECT r.user_id, r.current_digest, r.previous_digest, r.rotated_at, r.expires_at, s.expires_at,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = r.user_id) THEN 1 ELSE 0 END AS BIGINT)
-        FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.session_id = $1 /*pg FOR UPDATE OF s */";
+        FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.session_id = $1";
     /// Case 3: another successor of the previous token takes the place of the one that was never presented.
     REPLACE = "UPDATE refresh_tokens SET current_digest = $3, rotated_at = $4, expires_at = $5
-        WHERE session_id = $1 AND previous_digest = $2";
+        WHERE session_id = $1 AND previous_digest = $2 AND rotated_at = $6";
     END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at";
     END_ALL = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id, device_name, expires_at";
     REMEMBER_END = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until) VALUES ($1, $2, $3, $4, $5)

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::support::{OTHER, ask, clean, post, token_of};
 use crate::both;
-use crate::support::{Engine, PASSWORD, TestApp};
+use crate::support::{Engine, PASSWORD, TestApp, filled};
 
 /// Texts that are too long for a password and fit into a body.
 fn too_long() -> Vec<String> {
@@ -64,7 +64,7 @@ both! {
         let cookie = opened.header("set-cookie").split(';').next().unwrap().to_owned();
         for password in too_long().into_iter().filter(|password| password.is_ascii()) {
             let request = app.request(Method::POST, "/verify-email").header("cookie", &cookie).header("sec-fetch-site", "same-origin");
-            let request = request.header("content-type", "application/x-www-form-urlencoded").body(format!("password={password}"));
+            let request = request.header("content-type", "application/x-www-form-urlencoded").body(filled(&cookie, &password));
             assert_eq!(ask(app, request).await.status, 422);
         }
         assert_eq!(app.count("SELECT COUNT(*) FROM email_verification_tokens").await, 1);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{OTHER, ask, mails, post, token_of};
 use crate::both;
-use crate::support::{PASSWORD, START};
+use crate::support::{PASSWORD, START, filled};
 
 const INVALID: &str = "422 verification_invalid";
 const REFUSED: &str = "401 invalid_credentials";
@@ -125,12 +125,12 @@ both! {
             let request = app.request(Method::POST, "/verify-email").header("cookie", cookie.clone()).header("sec-fetch-site", "same-origin");
             ask(app, request.header("content-type", "application/x-www-form-urlencoded").body(fields))
         };
-        for nothing in [String::new(), "password=".to_owned(), "password=short".to_owned()] {
+        for nothing in [String::new(), "password=".to_owned(), filled(&cookie, ""), filled(&cookie, "short")] {
             let refused = form(nothing).await;
             assert!((400..500).contains(&refused.status), "{}", refused.status);
         }
         assert_eq!(app.count("SELECT COUNT(*) FROM email_verification_tokens").await, 1, "still waiting");
-        assert_eq!(form(format!("password={}", PASSWORD.replace(' ', "+"))).await.status, 200);
+        assert_eq!(form(filled(&cookie, PASSWORD)).await.status, 200);
         assert_eq!(app.login(&v, OTHER).await.refusal(), REFUSED);
         assert_eq!(app.login(&v, PASSWORD).await.status, 200);
         assert_eq!(verify(json!({ "verification_id": ms, "code": mail.code })).await.refusal(), INVALID);

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::both;
-use crate::support::PASSWORD;
+use crate::support::{PASSWORD, together};
 
 both! {
     async fn one_person_all_the_way_through(app: &TestApp) {
@@ -116,5 +116,18 @@ both! {
         assert_eq!(app.get_as("/v1/me", &ada.access).await.refusal(), "401 token_expired");
         let fresh = app.refresh(&ada.refresh).await;
         assert_eq!(app.get_as("/v1/me", &fresh.str("/access_token")).await.status, 200);
+    }
+}
+
+both! {
+    async fn changes_at_the_same_time_are_all_kept(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        for round in 0..10 {
+            let bodies = vec![json!({ "display_name": format!("Ada {round}") }), json!({ "locale": format!("en-{round}") }), json!({ "metadata": { "round": round } })];
+            let answers = together(bodies.into_iter().map(|body| app.send(app.request(Method::PATCH, "/v1/me").bearer_auth(&ada.access).json(&body))).collect()).await;
+            assert!(answers.iter().all(|answer| answer.status == 200));
+            let me = app.get_as("/v1/me", &ada.access).await;
+            assert_eq!((me.str("/display_name"), me.str("/locale"), me.json["metadata"]["round"].as_i64()), (format!("Ada {round}"), format!("en-{round}"), Some(round)));
+        }
     }
 }

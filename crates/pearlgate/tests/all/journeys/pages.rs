@@ -2,7 +2,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::both;
-use crate::support::{Answer, PASSWORD, TestApp};
+use crate::support::{Answer, PASSWORD, TestApp, filled};
 
 const OWN: &str = "an owner's own quiet words";
 
@@ -19,14 +19,10 @@ async fn open(app: &TestApp, link: &str) -> (Answer, String) {
     (page, cookie)
 }
 
-/// The form's body; the passwords here have nothing in them but letters, spaces and apostrophes.
-fn filled(password: &str) -> String {
-    format!("password={}", password.replace(' ', "+").replace('\'', "%27"))
-}
-
 async fn submit(app: &TestApp, cookie: &str, password: &str) -> Answer {
     let form = app.request(Method::POST, "/verify-email").header("cookie", cookie).header("origin", &app.url);
-    app.send(form.header("content-type", "application/x-www-form-urlencoded").body(filled(password))).await
+    app.send(form.header("content-type", "application/x-www-form-urlencoded").body(filled(cookie, password)))
+        .await
 }
 
 both! {
@@ -45,7 +41,8 @@ both! {
         assert!(short.status == 422 && short.text.contains("at least 15"), "{}", short.text);
         let done = submit(app, &cookie, OWN).await;
         assert!(done.status == 200 && done.text.contains("verified") && done.header("set-cookie").contains("Max-Age=0"), "{}", done.text);
-        assert_eq!(app.login("ada@example.com", OWN).await.status, 200);
+        let login = app.login("ada@example.com", OWN).await;
+        assert_eq!((login.status, login.str("/user/display_name").as_str()), (200, ""), "nor does the name that somebody gave stay");
         assert_eq!(app.login("ada@example.com", PASSWORD).await.refusal(), "401 invalid_credentials", "the registration's password died");
         assert_eq!(submit(app, &cookie, OWN).await.status, 422, "a link works once");
         let (page, _) = open(app, &link).await;
@@ -60,15 +57,31 @@ both! {
         let (_, cookie) = open(app, &link).await;
         for (name, value) in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("x-nothing", "")] {
             let form = app.request(Method::POST, "/verify-email").header("cookie", &cookie).header(name, value);
-            let refused = app.send(form.header("content-type", "application/x-www-form-urlencoded").body(filled(OWN))).await;
+            let refused = app.send(form.header("content-type", "application/x-www-form-urlencoded").body(filled(&cookie, OWN))).await;
             assert_eq!(refused.refusal(), "403 permission_denied", "{name}: {value}");
         }
         let twice = format!("{cookie}; {cookie}x");
         let ambiguous = submit(app, &twice, OWN).await;
         assert!(!ambiguous.text.contains("You can go back"), "two cookies of one name are none");
-        let nothing = app.send(app.request(Method::POST, "/verify-email").header("origin", &app.url).header("content-type", "application/x-www-form-urlencoded").body(filled(OWN))).await;
+        let nothing = app.send(app.request(Method::POST, "/verify-email").header("origin", &app.url).header("content-type", "application/x-www-form-urlencoded").body(filled(&cookie, OWN))).await;
         assert!(nothing.text.contains("link"), "{}", nothing.text);
         assert_eq!(submit(app, &cookie, OWN).await.status, 200);
+    }
+}
+
+both! {
+    async fn a_link_opened_meanwhile_does_not_take_over_an_open_form(app: &TestApp) {
+        app.register("vic@example.com").await;
+        app.register("mal@example.com").await;
+        let link = app.mail("vic@example.com", "verify_email", 1).await.links[0].clone();
+        let (page, victims) = open(app, &link).await;
+        assert!(page.text.contains("vic@example.com"), "the page says whose password it is");
+        let link = app.mail("mal@example.com", "verify_email", 1).await.links[0].clone();
+        let (_, other) = open(app, &link).await;
+        let form = app.request(Method::POST, "/verify-email").header("cookie", &other).header("origin", &app.url);
+        let form = form.header("content-type", "application/x-www-form-urlencoded").body(filled(&victims, OWN));
+        assert!(app.send(form).await.text.contains("open the link again"));
+        assert_eq!(app.login("mal@example.com", OWN).await.refusal(), "401 invalid_credentials");
     }
 }
 

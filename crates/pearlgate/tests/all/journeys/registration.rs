@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::both;
-use crate::support::{Answer, PASSWORD, TestApp};
+use crate::support::{Answer, PASSWORD, TestApp, together};
 
 const OTHER: &str = "seven quiet orange rivers";
 const INVALID: &str = "422 verification_invalid";
@@ -111,29 +111,12 @@ both! {
         let mail = app.mail("ada@example.com", "verify_email", 1).await;
         let wrong: Vec<String> = (0..40).map(|n| format!("{n:06}")).filter(|code| *code != mail.code).collect();
         let guesses: Vec<_> = wrong.iter().map(|code| verify(app, json!({ "verification_id": id, "code": code }))).collect();
-        for guess in futures(guesses).await {
+        for guess in together(guesses).await {
             assert_eq!(guess.refusal(), INVALID);
         }
         assert_eq!(app.count("SELECT failures FROM email_verification_tokens").await, 5);
         assert_eq!(app.count("SELECT in_a_row FROM code_failures").await, 5);
     }
-}
-
-async fn futures<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
-    let mut pending: Vec<_> = all.into_iter().map(Box::pin).collect();
-    let mut done = Vec::new();
-    std::future::poll_fn(|context| {
-        pending.retain_mut(|one| match one.as_mut().poll(context) {
-            std::task::Poll::Ready(value) => {
-                done.push(value);
-                false
-            }
-            std::task::Poll::Pending => true,
-        });
-        if pending.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    done
 }
 
 both! {
@@ -187,9 +170,9 @@ both! {
         };
         let first = register("one", body.clone()).await;
         assert_eq!(first.status, 202);
-        let again = futures((0..8).map(|_| register("one", body.clone())).collect()).await;
+        let again = together((0..8).map(|_| register("one", body.clone())).collect()).await;
         assert!(again.iter().all(|answer| answer.status == 202 && answer.text == first.text));
-        let racing = futures((0..8).map(|_| register("race", body.clone())).collect()).await;
+        let racing = together((0..8).map(|_| register("race", body.clone())).collect()).await;
         assert!(racing.iter().all(|answer| answer.text == racing[0].text), "{racing:?}");
         assert_ne!(racing[0].text, first.text);
         let other = register("one", json!({ "email": "eve@example.com", "password": PASSWORD })).await;
@@ -246,7 +229,7 @@ both! {
                 1 => json!({ "verification_id": id, "token": token }),
                 _ => json!({ "token": token, "password": OTHER }),
             }).collect();
-            let answers = futures(bodies.into_iter().map(|body| verify(app, body)).collect()).await;
+            let answers = together(bodies.into_iter().map(|body| verify(app, body)).collect()).await;
             let winners = answers.iter().filter(|answer| answer.status == 200).count();
             assert_eq!(winners, 1, "{:?}", answers.iter().map(Answer::refusal).collect::<Vec<_>>());
             assert!(answers.iter().all(|answer| answer.status == 200 || answer.refusal() == INVALID));
@@ -258,11 +241,40 @@ both! {
 both! {
     async fn an_address_registered_by_many_at_once_is_one_account(app: &TestApp) {
         let forms = ["ada@example.com", "ADA@example.com", "Ada@EXAMPLE.com"];
-        let answers = futures((0..30).map(|n| app.register(forms[n % 3])).collect()).await;
+        let answers = together((0..30).map(|n| app.register(forms[n % 3])).collect()).await;
         assert!(answers.iter().all(|answer| answer.status == 202 && answer.text.len() == answers[0].text.len()));
         assert_eq!(app.count("SELECT COUNT(*) FROM users").await, 1);
         assert_eq!(app.count("SELECT COUNT(*) FROM email_verification_tokens").await, 1);
         app.mail("ada@example.com", "verify_email", 30).await;
         app.quiet().await;
+    }
+}
+
+both! {
+    async fn registering_an_address_while_it_is_proven_plants_nothing(app: &TestApp) {
+        let mut proven = 0;
+        for round in 0..15 {
+            let email = format!("ada{round}@example.com");
+            let id = app.register(&email).await.str("/verification_id");
+            let mail = app.mail(&email, "verify_email", 1).await;
+            let planted = json!({ "email": email, "password": OTHER, "display_name": "Mallory" });
+            let requests: Vec<(&str, serde_json::Value)> = vec![
+                ("/v1/auth/register", planted.clone()),
+                ("/v1/auth/verify-email", json!({ "verification_id": id, "code": mail.code })),
+                ("/v1/auth/register", planted.clone()),
+                ("/v1/auth/resend-verification", json!({ "email": email })),
+                ("/v1/auth/register", planted),
+            ];
+            let answers = together(requests.into_iter().map(|(path, body)| app.post(path, body)).collect()).await;
+            if let Some(verified) = answers.iter().find(|answer| answer.status == 200) {
+                proven += 1;
+                let me = app.get_as("/v1/me", &verified.str("/access_token")).await;
+                assert_eq!(me.json["display_name"], verified.json["user"]["display_name"], "nobody renames a proven account");
+                assert_eq!(app.login(&email, OTHER).await.refusal(), "401 invalid_credentials");
+            }
+        }
+        app.quiet().await;
+        let open = "SELECT COUNT(*) FROM email_verification_tokens t JOIN verified_emails v ON v.user_id = t.user_id";
+        assert_eq!(app.count(open).await, 0, "of {proven} proven addresses");
     }
 }

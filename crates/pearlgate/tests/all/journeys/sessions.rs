@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::both;
-use crate::support::{Engine, PASSWORD, Person, TestApp};
+use crate::support::{Engine, PASSWORD, Person, TestApp, together};
 
 both! {
     async fn a_repeated_refresh_gives_the_same_answer_for_thirty_seconds(app: &TestApp) {
@@ -143,4 +143,48 @@ async fn fifty_at_once_over_two_servers_get_one_child_on_postgres() {
     race(&app, ada, &[app.url.clone(), twin.url.clone()], 10).await;
     twin.stop().await;
     app.finish().await;
+}
+
+both! {
+    async fn late_repeats_at_the_same_time_get_one_new_child_too(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let mut token = ada.refresh;
+        for _ in 0..8 {
+            app.refresh(&token).await;
+            app.clock.advance(Duration::from_secs(60));
+            let answers = together((0..8).map(|_| app.refresh(&token)).collect()).await;
+            let children: std::collections::HashSet<String> = answers.iter().map(|answer| answer.str("/refresh_token")).collect();
+            assert_eq!(children.len(), 1, "one parent has one living child");
+            token = children.into_iter().next().unwrap();
+        }
+        assert_eq!(app.count("SELECT COUNT(*) FROM ended_sessions").await, 0);
+    }
+}
+
+both! {
+    async fn after_the_204_nothing_of_the_session_works_however_it_races(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        for _ in 0..10 {
+            let session = Person::of(&app.login(&ada.email, PASSWORD).await);
+            let calls = (0..7).map(|n| {
+                let path = if n == 6 { "/v1/auth/logout" } else { "/v1/auth/refresh" };
+                app.post(path, json!({ "refresh_token": session.refresh }))
+            });
+            let answers = together(calls.collect()).await;
+            assert!(answers.iter().any(|answer| answer.status == 204));
+            for answer in answers.iter().filter(|answer| answer.status == 200) {
+                assert_eq!(app.refresh(&answer.str("/refresh_token")).await.str("/reason"), "logged_out");
+                assert_eq!(app.get_as("/v1/me", &answer.str("/access_token")).await.str("/reason"), "logged_out");
+            }
+        }
+    }
+}
+
+both! {
+    async fn one_good_token_of_two_is_enough_to_sign_out(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let request = app.request(reqwest::Method::POST, "/v1/auth/logout").bearer_auth(&ada.access);
+        assert_eq!(app.send(request.json(&json!({ "refresh_token": "mistyped" }))).await.status, 204);
+        assert_eq!(app.get_as("/v1/me", &ada.access).await.str("/reason"), "logged_out");
+    }
 }

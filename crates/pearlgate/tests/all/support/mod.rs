@@ -378,3 +378,28 @@ macro_rules! on_both {
         }
     };
 }
+
+/// Waits for all of them at the same time; the answers come in the order in which they were ready.
+pub async fn together<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut pending: Vec<_> = all.into_iter().map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(|context| {
+        pending.retain_mut(|one| match one.as_mut().poll(context) {
+            std::task::Poll::Ready(value) => {
+                done.push(value);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if pending.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done
+}
+
+/// The form's body; the passwords here have nothing in them but letters, spaces and apostrophes.
+pub fn filled(cookie: &str, password: &str) -> String {
+    let token = foundation::kernel::Secret::new(cookie.split('=').nth(1).unwrap_or_default().to_owned());
+    let link = data_encoding::HEXLOWER.encode(&token.digest().truncated::<16>());
+    format!("link={link}&password={}", password.replace(' ', "+").replace('\'', "%27"))
+}
