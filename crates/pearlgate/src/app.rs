@@ -4,15 +4,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use foundation::audit::{Event, Stream, Trail};
-use foundation::db::{Db, Migration};
+use foundation::db::{self, Db, Migration, Tx};
 use foundation::http::{ClientAddress, Idempotency};
 use foundation::jobs::Queue;
-use foundation::kernel::{Clock, CursorKey, Entropy, MacKey, Sealer};
+use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKey, Sealer};
 use foundation::mail::{Mailbox, Postman, Renderer, Smtp, Transport};
 use foundation::outbound::Dependencies;
 use foundation::telemetry::Metrics;
 use minijinja::Environment;
 
+use crate::accounts::UserRow;
 use crate::passwords::{Cost, HashPool};
 use crate::sessions::{AccessTokens, RefreshKey};
 use crate::settings::Settings;
@@ -114,19 +115,39 @@ impl App {
         })))
     }
 
-    /// Writes what a person (or, without one, somebody at an address) did.
+    /// Writes what happened to somebody, or at an address, by nobody known: a stranger, or the server itself.
     ///
     /// # Errors
     /// As every statement.
     pub fn audit(
         &self,
-        tx: &mut foundation::db::Tx<'_>,
+        tx: &mut Tx<'_>,
         stream: &Stream,
         kind: &'static str,
         from: ClientAddress,
         details: serde_json::Value,
-    ) -> foundation::db::Result<()> {
-        let actor = if stream.name().starts_with("usr_") { stream.name().to_owned() } else { String::new() };
-        self.trail.record(tx, stream, &Event { kind, actor, address: from.to_string(), details })
+    ) -> db::Result<()> {
+        self.trail.record(tx, stream, &Event { kind, actor: String::new(), address: place(from), details })
     }
+
+    /// Writes what a person did, having proven who they are.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub fn audit_own(
+        &self,
+        tx: &mut Tx<'_>,
+        user: Id<UserRow>,
+        kind: &'static str,
+        from: ClientAddress,
+        details: serde_json::Value,
+    ) -> db::Result<()> {
+        let event = Event { kind, actor: user.to_string(), address: place(from), details };
+        self.trail.record(tx, &Stream::of(user), &event)
+    }
+}
+
+/// The address as it is written down: nothing for what came from inside.
+fn place(from: ClientAddress) -> String {
+    if from.0.is_unspecified() { String::new() } else { from.to_string() }
 }

@@ -46,7 +46,7 @@ pub(super) async fn change_profile(
             params![user, has_name, name, has_locale, locale, has_metadata, metadata, session],
         )?;
         if row.is_some() {
-            inner.audit(tx, &Stream::of(user), "profile_changed", from, json!({ "fields": changed }))?;
+            inner.audit_own(tx, user, "profile_changed", from, json!({ "fields": changed }))?;
         }
         Ok(row)
     });

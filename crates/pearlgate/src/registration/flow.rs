@@ -334,7 +334,7 @@ fn activate(tx: &mut Tx<'_>, app: &App, proven: &Consumed, from: ClientAddress) 
     tx.execute(&store::DROP_RESETS, params![user])?;
     tx.execute(&store::DROP_CHANGES, params![user])?;
     sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
-    app.audit(tx, &Stream::of(user), "email_verified", from, json!({}))
+    app.audit_own(tx, user, "email_verified", from, json!({}))
 }
 
 /// Sends the verification mail of an address again. The request writes the same for every address: whether there is

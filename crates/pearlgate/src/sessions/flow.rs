@@ -264,6 +264,9 @@ fn remember(
     let kept_until = ended.expires_at.min(now + app.settings.refresh_idle);
     tx.execute(&store::REMEMBER_END, params![ended.id, ended.user_id, reason.as_str(), now, kept_until])?;
     let details = json!({ "session": ended.id, "reason": reason.as_str() });
+    if reason == EndReason::LoggedOut {
+        return app.audit_own(tx, ended.user_id, "session_ended", from, details);
+    }
     app.audit(tx, &Stream::of(ended.user_id), "session_ended", from, details)
 }
 

@@ -65,7 +65,7 @@ async fn begin(app: &App, candidate: Candidate, login: Login) -> Result<Started,
             None => Err(Refusal::InvalidCredentials),
         };
         let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
-        inner.audit(tx, &Stream::of(user), kind, login.from, json!({ "known_device": known }))?;
+        inner.audit_own(tx, user, kind, login.from, json!({ "known_device": known }))?;
         Ok(begun)
     });
     begun.await?

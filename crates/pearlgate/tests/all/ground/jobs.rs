@@ -7,6 +7,7 @@ use foundation::db::{Db, Error};
 use foundation::jobs::{self, Backoff, Handlers, Job, JobError, Queue, When, Worker};
 use foundation::kernel::{Clock, Entropy, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::on_both;
 use crate::support::{Bare, START, until};
@@ -63,6 +64,22 @@ fn counting(
             outcome(times)
         }
     })
+}
+
+/// A handler whose jobs begin and then wait until they may go on.
+fn held(runs: &Runs) -> (Handlers, Arc<Notify>, Arc<Notify>) {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait, count) = (begun.clone(), go_on.clone(), runs.clone());
+    let handlers = Handlers::default().on(move |job: Polish| {
+        let (tell, wait, count) = (tell.clone(), wait.clone(), count.clone());
+        async move {
+            *count.lock().unwrap().entry(job.number).or_insert(0) += 1;
+            tell.notify_one();
+            wait.notified().await;
+            Ok(())
+        }
+    });
+    (handlers, begun, go_on)
 }
 
 async fn rows(db: &Db) -> Vec<(Timestamp, i64, i64, String)> {
@@ -182,7 +199,7 @@ on_both! {
         // The late one's time stands still with it.
         let (stopped, runs) = (Queue::new(Clock::manual(START), Entropy::System), Runs::default());
         enqueue(&bare.db, &stopped, 0..1, When::now(START, USEFUL)).await;
-        let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (tell, wait) = (begun.clone(), go_on.clone());
         let stuck = Handlers::default().on(move |_: Polish| {
             let (tell, wait) = (tell.clone(), wait.clone());
@@ -210,17 +227,7 @@ on_both! {
     async fn a_lease_of_ones_own_that_ran_out_is_taken_up_again_and_not_begun_again(bare: &Bare) {
         let (queue, runs) = (queue(bare), Runs::default());
         enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
-        let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
-        let (tell, wait, count) = (begun.clone(), go_on.clone(), runs.clone());
-        let long = Handlers::default().on(move |job: Polish| {
-            let (tell, wait, count) = (tell.clone(), wait.clone(), count.clone());
-            async move {
-                *count.lock().unwrap().entry(job.number).or_insert(0) += 1;
-                tell.notify_one();
-                wait.notified().await;
-                Ok(())
-            }
-        });
+        let (long, begun, go_on) = held(&runs);
         let worker = Worker::start(bare.db.clone(), queue.clone(), long);
         begun.notified().await;
         // As when no heartbeat could be written for a while; the next commit makes the worker look.
@@ -288,7 +295,7 @@ on_both! {
     async fn a_stop_waits_for_what_runs(bare: &Bare) {
         let queue = queue(bare);
         enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
-        let begun = Arc::new(tokio::sync::Notify::new());
+        let begun = Arc::new(Notify::new());
         let tell = begun.clone();
         let handlers = Handlers::default().on(move |_: Polish| {
             let tell = tell.clone();
@@ -309,17 +316,7 @@ on_both! {
     async fn a_job_that_runs_long_keeps_its_lease(bare: &Bare) {
         let (here, runs) = (queue(bare), Runs::default());
         enqueue(&bare.db, &here, 0..1, When::now(START, USEFUL)).await;
-        let (begun, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
-        let (tell, wait, count) = (begun.clone(), go_on.clone(), runs.clone());
-        let long = Handlers::default().on(move |job: Polish| {
-            let (tell, wait, count) = (tell.clone(), wait.clone(), count.clone());
-            async move {
-                *count.lock().unwrap().entry(job.number).or_insert(0) += 1;
-                tell.notify_one();
-                wait.notified().await;
-                Ok(())
-            }
-        });
+        let (long, begun, go_on) = held(&runs);
         let worker = Worker::start(bare.db.clone(), here, long);
         begun.notified().await;
         for _ in 0..5 {

@@ -89,6 +89,11 @@ both! {
         let times: Vec<&str> = first.json["items"].as_array().unwrap().iter().map(|e| e["created_at"].as_str().unwrap()).collect();
         assert!(times.is_sorted_by(|a, b| a > b), "{times:?}");
 
+        let stranger = "SELECT COUNT(*) FROM audit_events WHERE kind = 'sign_in_failed' AND actor = ''";
+        assert_eq!(app.count(stranger).await, 3, "a wrong password is nobody's deed");
+        let own = "SELECT COUNT(*) FROM audit_events WHERE kind = 'email_verified' AND actor = stream";
+        assert_eq!(app.count(own).await, 2);
+
         let cursor = first.str("/next_cursor");
         let second = app.get_as(&format!("/v1/me/activity?limit=3&cursor={cursor}"), &ada.access).await;
         assert_eq!(kinds(&second), ["email_verified", "registration"]);
