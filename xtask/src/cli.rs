@@ -20,6 +20,9 @@ cargo xtask COMMAND: what a newcomer to Pearlgate runs
   bench [ARGS…]
       Starts PostgreSQL with full durability, and Redis, then runs `cargo run --release -p bench -- ARGS…`.
 
+  common-passwords
+      Makes the built-in list of the most common passwords again, from npm's and PyPI's registries.
+
   help, --help, -h
       This page.
 ";
@@ -33,6 +36,8 @@ pub(crate) enum Command {
     Test { only: Option<String> },
     /// Servers to test against by hand.
     Services,
+    /// The built-in list of common passwords, made again.
+    CommonPasswords,
     /// Measurements; the arguments belong to the `bench` crate.
     Bench { args: Vec<String> },
 }
@@ -51,6 +56,7 @@ impl Command {
                 Self::only(option.trim_start_matches("--only="))
             }
             ["services"] => Ok(Self::Services),
+            ["common-passwords"] => Ok(Self::CommonPasswords),
             ["bench", rest @ ..] => {
                 Ok(Self::Bench { args: rest.iter().copied().map(str::to_owned).collect() })
             }
@@ -67,7 +73,11 @@ impl Command {
 }
 
 fn usage(what: &str) -> Failure {
-    Failure::new(what, "the commands are test, services, bench and help", "read `cargo xtask --help`")
+    Failure::new(
+        what,
+        "the commands are test, services, bench, common-passwords and help",
+        "read `cargo xtask --help`",
+    )
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use foundation::telemetry::Metrics;
 use minijinja::Environment;
 
 use crate::accounts::UserRow;
-use crate::passwords::{Cost, HashPool};
+use crate::passwords::{Breaches, Cost, HashPool};
 use crate::sessions::{AccessTokens, RefreshKey};
 use crate::settings::Settings;
 use crate::templates;
@@ -29,7 +29,7 @@ macro_rules! migrations {
         }),+];
     };
 }
-migrations!("0001_people", "0002_operations");
+migrations!("0001_people", "0002_operations", "0003_ways_back");
 
 /// The server's parts. Cheap to clone.
 #[derive(Clone)]
@@ -48,6 +48,7 @@ pub struct Parts {
     pub dependencies: Dependencies,
     pub mailbox: Option<Mailbox>,
     pub hashes: HashPool,
+    pub breaches: Breaches,
     pub refresh_key: RefreshKey,
     pub access_tokens: AccessTokens,
     pub code_key: MacKey,
@@ -93,7 +94,14 @@ impl App {
         let (memory, passes, lanes) = settings.hash_cost;
         let cost = Cost { memory, passes, lanes };
         Ok(Self(Arc::new(Parts {
-            hashes: HashPool::start(cost, settings.hash_threads, settings.hash_queue, chance.clone())?,
+            hashes: HashPool::start(
+                cost,
+                settings.peppers.clone(),
+                settings.hash_threads,
+                settings.hash_queue,
+                chance.clone(),
+            )?,
+            breaches: Breaches::new(&settings, &dependencies)?,
             trail: Trail::new(clock.clone(), chance.clone()),
             refresh_key: RefreshKey::derive(master),
             access_tokens: AccessTokens::new(&settings),

@@ -7,11 +7,15 @@ pub mod accounts;
 pub mod app;
 pub mod cli;
 pub mod dev;
+pub mod email_change;
 pub mod errors;
+pub mod magic_links;
+pub mod mailed;
 pub mod maintenance;
 pub mod openapi;
 pub mod pages;
 pub mod passwords;
+pub mod recovery;
 pub mod registration;
 pub mod router;
 pub mod server;
@@ -19,10 +23,22 @@ pub mod sessions;
 pub mod settings;
 pub mod sign_in;
 pub mod templates;
+pub mod transfer;
 
 /// Every statement of this program, for the test that prepares them on both databases.
 pub fn statements() -> Vec<&'static foundation::db::Statement> {
-    let ours = [accounts::STATEMENTS, registration::STATEMENTS, sessions::STATEMENTS, sign_in::STATEMENTS];
+    let ours = [
+        accounts::STATEMENTS,
+        email_change::STATEMENTS,
+        magic_links::STATEMENTS,
+        mailed::STATEMENTS,
+        passwords::STATEMENTS,
+        recovery::STATEMENTS,
+        registration::STATEMENTS,
+        sessions::STATEMENTS,
+        sign_in::STATEMENTS,
+        transfer::STATEMENTS,
+    ];
     let foundations =
         [foundation::jobs::STATEMENTS, foundation::audit::STATEMENTS, foundation::http::STATEMENTS];
     ours.into_iter().chain(foundations).flatten().copied().collect()

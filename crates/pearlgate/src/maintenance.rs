@@ -7,7 +7,7 @@ use foundation::jobs::{Handlers, Job, JobError};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::{registration, sessions};
+use crate::{magic_links, mailed, passwords, recovery, registration, sessions};
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -22,7 +22,10 @@ impl Job for Sweep {
 /// Every job of this server and who does it.
 pub fn handlers(app: &App) -> Handlers {
     let inner = app.clone();
-    let handlers = registration::handle(app, app.postman.handle(Handlers::default()));
+    let mut handlers = app.postman.handle(Handlers::default());
+    for slice in [registration::handle, recovery::handle, magic_links::handle] {
+        handlers = slice(app, handlers);
+    }
     handlers.on(move |_: Sweep| sweep(inner.clone())).recurring(&Sweep {}, EVERY)
 }
 
@@ -33,9 +36,11 @@ async fn sweep(app: App) -> Result<(), JobError> {
             sweep_idempotency(tx, inner.clock.now())?;
             let sessions = sessions::sweep(tx, &inner)?;
             let people = registration::sweep(tx, &inner)?;
-            Ok(sessions || people)
+            let secrets = mailed::sweep(tx, inner.clock.now())?;
+            Ok(sessions || people || secrets)
         });
         if !more.await? {
+            passwords::learn_foreign(&app).await?;
             return Ok(());
         }
     }

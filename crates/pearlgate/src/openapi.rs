@@ -5,7 +5,9 @@ use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::{accounts, registration, server, sessions, sign_in};
+use crate::{
+    accounts, email_change, magic_links, passwords, recovery, registration, server, sessions, sign_in,
+};
 
 /// One refused field.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,12 +53,15 @@ pub struct ProblemDocument {
     tags(
         (name = "registration", description = "From a form to a verified account"),
         (name = "sign-in", description = "Getting in and out"),
+        (name = "recovery", description = "The way back in"),
         (name = "account", description = "One's own account"),
         (name = "server", description = "The server's own"),
     ),
     paths(
         registration::http::register, registration::http::verify_email, registration::http::resend_verification,
-        sign_in::http::login, sessions::http::refresh, sessions::http::logout,
+        sign_in::http::login, magic_links::http::ask, magic_links::http::consume, sessions::http::refresh,
+        sessions::http::logout, recovery::http::forgot_password, recovery::http::reset_password,
+        passwords::http::change_password, email_change::http::change_email, email_change::http::confirm_email,
         accounts::http::me, accounts::http::change_me, accounts::http::my_activity,
         sessions::http::jwks, server::http::openid_configuration, server::http::live, server::http::ready,
         server::http::openapi,

@@ -21,7 +21,10 @@ use foundation::http::{ClientAddress, Finish, Peer, finish};
 use foundation::kernel::{Clock, Problem};
 
 use crate::app::App;
-use crate::{accounts, dev, pages, registration, server, sessions, sign_in};
+use crate::{
+    accounts, dev, email_change, magic_links, pages, passwords, recovery, registration, server, sessions,
+    sign_in,
+};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +72,32 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/auth/verify-email", Open, post(registration::http::verify_email));
     map.add(M::POST, "/v1/auth/resend-verification", Open, post(registration::http::resend_verification));
     map.add(M::POST, "/v1/auth/login", Open, post(sign_in::http::login));
+    map.add(M::POST, "/v1/auth/magic-link", Open, post(magic_links::http::ask));
+    map.add(M::POST, "/v1/auth/magic-link/consume", Open, post(magic_links::http::consume));
+    map.add(M::POST, "/v1/auth/forgot-password", Open, post(recovery::http::forgot_password));
+    map.add(M::POST, "/v1/auth/reset-password", Open, post(recovery::http::reset_password));
     map.add(M::POST, "/v1/auth/refresh", Open, post(sessions::http::refresh));
     map.add(M::POST, "/v1/auth/logout", Open, post(sessions::http::logout));
 
     // One's own account
     map.add(M::GET, "/v1/me", SignedIn, get(accounts::http::me));
     map.add(M::PATCH, "/v1/me", SignedIn, patch(accounts::http::change_me));
+    map.add(M::PUT, "/v1/me/password", SignedIn, put(passwords::http::change_password));
+    map.add(M::POST, "/v1/me/email", SignedIn, post(email_change::http::change_email));
+    map.add(M::POST, "/v1/me/email/confirm", SignedIn, post(email_change::http::confirm_email));
     map.add(M::GET, "/v1/me/activity", SignedIn, get(accounts::http::my_activity));
 
     // Pages behind links in mails
     map.add(M::GET, "/verify-email", Open, get(registration::pages::show));
     map.add(M::POST, "/verify-email", Open, post(registration::pages::submit));
+    map.add(M::GET, "/reset-password", Open, get(recovery::pages::show_reset));
+    map.add(M::POST, "/reset-password", Open, post(recovery::pages::submit_reset));
+    map.add(M::GET, "/magic-link", Open, get(magic_links::pages::show));
+    map.add(M::POST, "/magic-link", Open, post(magic_links::pages::submit));
+    map.add(M::GET, "/email-change", Open, get(email_change::pages::show));
+    map.add(M::POST, "/email-change", Open, post(email_change::pages::submit));
+    map.add(M::GET, "/not-me", Open, get(recovery::pages::show_not_me));
+    map.add(M::POST, "/not-me", Open, post(recovery::pages::submit_not_me));
 
     // The server's own
     map.add(M::GET, "/.well-known/jwks.json", Open, get(sessions::http::jwks));

@@ -13,12 +13,17 @@ use foundation::kernel::{Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
 use serde::Deserialize;
 
+use crate::passwords::{Pepper, Peppers};
+
 /// The commented default file.
 pub const DEFAULTS: &str = include_str!("default.toml");
 /// What environment variables begin with.
 pub const ENVIRONMENT: &str = "PEARLGATE";
+/// Where the default settings ask about breaches.
+const PUBLIC_RANGES: &str = "https://api.pwnedpasswords.com/range/";
 /// Keys whose values are never shown.
-pub const SECRETS: [&str; 3] = ["secrets.master_key", "mail.smtp.password", "database.url"];
+pub const SECRETS: [&str; 5] =
+    ["secrets.master_key", "mail.smtp.password", "database.url", "hashing.pepper", "hashing.old_peppers"];
 
 /// The settings as they stand in TOML.
 #[derive(Debug, Deserialize)]
@@ -33,6 +38,9 @@ pub struct Raw {
     pub mail: RawMail,
     pub tokens: RawTokens,
     pub verification: RawVerification,
+    pub recovery: RawRecovery,
+    pub magic_link: RawMagicLink,
+    pub email_change: RawEmailChange,
     pub passwords: RawPasswords,
     pub hashing: RawHashing,
     pub docs: RawDocs,
@@ -76,11 +84,24 @@ section!(RawTokens {
     client_id: String,
     access: String,
     refresh_idle: String,
-    session: String
+    session: String,
+    fresh: String
 });
 section!(RawVerification { lifetime: String });
-section!(RawPasswords { min_length: usize });
-section!(RawHashing { memory_kib: u32, iterations: u32, parallelism: u32, threads: usize, queue: usize });
+section!(RawRecovery { lifetime: String });
+section!(RawMagicLink { enabled: bool, lifetime: String });
+section!(RawEmailChange { lifetime: String, undo: String });
+section!(RawPasswords { min_length: usize, min_length_with_mfa: usize, breach: RawBreach });
+section!(RawBreach { url: String, timeout: String, filter_file: String });
+section!(RawHashing {
+    memory_kib: u32,
+    iterations: u32,
+    parallelism: u32,
+    threads: usize,
+    queue: usize,
+    pepper: Secret,
+    old_peppers: Vec<Secret>
+});
 section!(RawDocs { enabled: bool });
 section!(RawLog { format: String, level: String });
 
@@ -131,8 +152,30 @@ pub struct Settings {
     pub session_lifetime: Duration,
     /// Life of a verification.
     pub verification_lifetime: Duration,
-    /// Fewest characters of a password.
+    /// For how long after a proof a session is fresh.
+    pub freshness: Duration,
+    /// Life of a password reset.
+    pub reset_lifetime: Duration,
+    /// Whether magic links are offered.
+    pub magic_links: bool,
+    /// Life of a magic link.
+    pub magic_link_lifetime: Duration,
+    /// Life of an e-mail change before it is proven.
+    pub email_change_lifetime: Duration,
+    /// For how long the old address can undo it.
+    pub email_change_undo: Duration,
+    /// Fewest characters of a password that stands alone.
     pub min_password_length: usize,
+    /// Fewest characters of a password beside a second factor.
+    pub min_password_length_with_mfa: usize,
+    /// Who is asked about breaches.
+    pub breach_service: BreachService,
+    /// How long that may take.
+    pub breach_timeout: Duration,
+    /// A local filter of breached passwords.
+    pub breach_filter: Option<PathBuf>,
+    /// Keys that go into hashes.
+    pub peppers: Peppers,
     /// Argon2id: KiB, passes, lanes.
     pub hash_cost: (u32, u32, u32),
     /// Hashes at a time.
@@ -149,6 +192,21 @@ pub struct Settings {
 
 /// The largest Argon2 memory that a setting or a stored hash may ask for, in KiB.
 pub const MAX_HASH_MEMORY: u32 = 1 << 20;
+/// Passes that a setting or a stored hash may ask for.
+pub const MAX_HASH_PASSES: u32 = 64;
+/// Lanes that a setting or a stored hash may ask for.
+pub const MAX_HASH_LANES: u32 = 16;
+
+/// Who is asked whether a password was in a breach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BreachService {
+    /// Nobody: local lists decide.
+    Off,
+    /// Dev mode's own: nothing leaves the machine.
+    Pretend,
+    /// A range service at this address.
+    Range(String),
+}
 
 /// What the settings are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +260,22 @@ impl Settings {
             refresh_idle: duration(layers, "tokens.refresh_idle", &raw.tokens.refresh_idle)?,
             session_lifetime: duration(layers, "tokens.session", &raw.tokens.session)?,
             verification_lifetime: duration(layers, "verification.lifetime", &raw.verification.lifetime)?,
-            min_password_length: min_length(layers, raw.passwords.min_length)?,
+            freshness: duration(layers, "tokens.fresh", &raw.tokens.fresh)?,
+            reset_lifetime: duration(layers, "recovery.lifetime", &raw.recovery.lifetime)?,
+            magic_links: raw.magic_link.enabled,
+            magic_link_lifetime: duration(layers, "magic_link.lifetime", &raw.magic_link.lifetime)?,
+            email_change_lifetime: duration(layers, "email_change.lifetime", &raw.email_change.lifetime)?,
+            email_change_undo: duration(layers, "email_change.undo", &raw.email_change.undo)?,
+            min_password_length: min_length(layers, "passwords.min_length", raw.passwords.min_length)?,
+            min_password_length_with_mfa: min_length(
+                layers,
+                "passwords.min_length_with_mfa",
+                raw.passwords.min_length_with_mfa,
+            )?,
+            breach_service: breach_service(layers, &raw.passwords.breach.url, dev)?,
+            breach_timeout: duration(layers, "passwords.breach.timeout", &raw.passwords.breach.timeout)?,
+            breach_filter: some(&raw.passwords.breach.filter_file).map(PathBuf::from),
+            peppers: peppers(layers, &raw.hashing)?,
             hash_cost: hash_cost(layers, &raw.hashing)?,
             hash_threads,
             hash_queue: if raw.hashing.queue == 0 { hash_threads * 128 } else { raw.hashing.queue },
@@ -291,19 +364,68 @@ fn one_line(layers: &Layers, key: &str, text: &str) -> Result<String, ConfigErro
     }
 }
 
-fn min_length(layers: &Layers, number: usize) -> Result<usize, ConfigError> {
+fn min_length(layers: &Layers, key: &str, number: usize) -> Result<usize, ConfigError> {
     if (8..=64).contains(&number) {
         return Ok(number);
     }
     Err(layers.refuse(
-        "passwords.min_length",
-        "must be from 8 to 64; 15 is what NIST asks of a password that stands alone",
+        key,
+        "must be from 8 to 64; NIST asks for 15 of a password that stands alone, for 8 beside a second factor",
     ))
+}
+
+fn breach_service(layers: &Layers, url: &str, dev: bool) -> Result<BreachService, ConfigError> {
+    const KEY: &str = "passwords.breach.url";
+    if url.is_empty() {
+        return Ok(BreachService::Off);
+    }
+    if dev && url == PUBLIC_RANGES {
+        return Ok(BreachService::Pretend);
+    }
+    let host = url.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let plain = url.ends_with('/') && !url.contains(['?', '#', '@', ' ']) && !host.is_empty();
+    if !plain || !(url.starts_with("https://") || (url.starts_with("http://") && is_local_host(host))) {
+        return Err(
+            layers.refuse(KEY, "is an https address that ends with a slash; five digits are put behind it")
+        );
+    }
+    Ok(BreachService::Range(url.to_owned()))
+}
+
+fn peppers(layers: &Layers, raw: &RawHashing) -> Result<Peppers, ConfigError> {
+    let read = |key: &str, text: &Secret| {
+        let wrong = || {
+            layers.refuse(
+                key,
+                "is an id of one to eight letters, digits or dashes, a colon, and 32 bytes in base64 as `pearlgate keys generate` makes them: \"2026-a:…\"",
+            )
+        };
+        let (id, encoded) = text.reveal().split_once(':').ok_or_else(wrong)?;
+        let plain = (1..=8).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !plain || parse_master_key(encoded).is_none() {
+            return Err(wrong());
+        }
+        Ok(Pepper { id: id.to_owned(), key: Secret::new(encoded.trim().to_owned()) })
+    };
+    let current = Some(&raw.pepper).filter(|text| !text.reveal().is_empty());
+    let current = current.map(|text| read("hashing.pepper", text)).transpose()?;
+    let older = raw.old_peppers.iter().map(|text| read("hashing.old_peppers", text));
+    let older = older.collect::<Result<Vec<_>, _>>()?;
+    let mut ids: Vec<&str> = current.iter().chain(&older).map(|pepper| pepper.id.as_str()).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        return Err(layers.refuse("hashing.old_peppers", "has an id twice: every pepper has its own"));
+    }
+    Ok(Peppers { current, older })
 }
 
 fn hash_cost(layers: &Layers, raw: &RawHashing) -> Result<(u32, u32, u32), ConfigError> {
     let (m, t, p) = (raw.memory_kib, raw.iterations, raw.parallelism);
-    if !(1..=16).contains(&p) || !(1..=64).contains(&t) || m < 8 * p || m > MAX_HASH_MEMORY {
+    if !(1..=MAX_HASH_LANES).contains(&p)
+        || !(1..=MAX_HASH_PASSES).contains(&t)
+        || m < 8 * p
+        || m > MAX_HASH_MEMORY
+    {
         return Err(layers.refuse(
             "hashing.memory_kib",
             "or its neighbours are out of range: memory from 8 KiB per lane to 1 GiB, 1 to 64 iterations, 1 to 16 lanes",
@@ -491,6 +613,14 @@ mod tests {
             ("tokens.session = \"soon\"", "tokens.session"),
             ("tokens.access = \"0s\"", "tokens.access"),
             ("passwords.min_length = 7", "passwords.min_length"),
+            ("passwords.min_length_with_mfa = 7", "passwords.min_length_with_mfa"),
+            ("passwords.breach.url = \"http://ranges.example.com/\"", "passwords.breach.url"),
+            ("passwords.breach.url = \"https://ranges.example.com/range\"", "passwords.breach.url"),
+            ("passwords.breach.timeout = \"0s\"", "passwords.breach.timeout"),
+            ("hashing.pepper = \"short\"", "hashing.pepper"),
+            ("hashing.pepper = \"a:c2hvcnQ=\"", "hashing.pepper"),
+            ("hashing.old_peppers = [\"much-too-long:c2hvcnQ=\"]", "hashing.old_peppers"),
+            ("magic_link.lifetime = \"soon\"", "magic_link.lifetime"),
             ("hashing.memory_kib = 4194304", "hashing.memory_kib"),
             ("log.level = \"loud\"", "log.level"),
             ("log.format = \"xml\"", "log.format"),

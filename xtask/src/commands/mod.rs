@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod common_passwords;
 mod services;
 mod test;
 
@@ -16,6 +17,7 @@ pub(crate) fn run(command: Command) -> Outcome {
             Ok(())
         }
         Command::Test { only } => test::run(&Repo::find()?, only.as_deref()),
+        Command::CommonPasswords => common_passwords::run(&Repo::find()?),
         Command::Services => services::run(&Repo::find()?),
         Command::Bench { args } => bench::run(&Repo::find()?, &args),
     }

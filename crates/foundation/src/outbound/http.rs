@@ -43,13 +43,23 @@ impl HttpClient {
         Ok(Self { dependency, client, cap })
     }
 
-    /// GET.
+    /// GET with some headers; `read` makes sense of the answer, within the call's budget, or says that there is none
+    /// in it.
     ///
     /// # Errors
-    /// [`CallError`]; 5xx and redirects count as away, 4xx as an answer.
-    pub async fn get(&self, url: &str) -> Result<Answer, CallError> {
-        let request = self.client.get(url);
-        self.dependency.call(self.send(request)).await
+    /// [`CallError`]; 5xx, redirects and answers without sense count as away, 4xx as an answer.
+    pub async fn get<T>(
+        &self,
+        url: &str,
+        headers: &[(&'static str, &str)],
+        read: impl Fn(Answer) -> Option<T>,
+    ) -> Result<T, CallError> {
+        let request =
+            headers.iter().fold(self.client.get(url), |request, (name, value)| request.header(*name, *value));
+        let call = async {
+            read(self.send(request).await?).ok_or_else(|| CallError::Away("its answer makes no sense".into()))
+        };
+        self.dependency.call(call).await
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, CallError> {
@@ -107,7 +117,7 @@ mod tests {
         let ok = |body: &str| {
             format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
         };
-        let answer = client(5).get(&server(ok("pearl"), false).await).await.unwrap();
+        let answer = client(5).get(&server(ok("pearl"), false).await, &[], Some).await.unwrap();
         assert_eq!((answer.status, &answer.body[..]), (200, &b"pearl"[..]));
         let endless = b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\nxxxxxxxxxxxx".to_vec();
         let moved =
@@ -122,8 +132,8 @@ mod tests {
             (Vec::new(), true),
         ] {
             let words = String::from_utf8_lossy(&strange).into_owned();
-            assert!(client(5).get(&server(strange, hang).await).await.is_err(), "{words}");
+            assert!(client(5).get(&server(strange, hang).await, &[], Some).await.is_err(), "{words}");
         }
-        assert!(matches!(client(5).get("http://127.0.0.1:1/").await, Err(CallError::Away(_))));
+        assert!(matches!(client(5).get("http://127.0.0.1:1/", &[], Some).await, Err(CallError::Away(_))));
     }
 }

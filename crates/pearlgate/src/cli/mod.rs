@@ -1,8 +1,12 @@
 //! The command line.
 
+mod breach;
 mod doctor;
+mod hash;
 mod keys;
 mod migrate;
+mod people;
+mod progress;
 mod serve;
 
 use std::path::PathBuf;
@@ -53,6 +57,122 @@ enum Command {
     /// Settings
     #[command(subcommand)]
     Config(Config),
+    /// Breached passwords: build a local filter, check a password
+    #[command(subcommand)]
+    Breach(Breach),
+    /// Password hashing
+    #[command(subcommand)]
+    Hash(Hash),
+    /// Bring people here from another system or from an export
+    #[command(subcommand)]
+    Import(Import),
+    /// Write people into a file
+    #[command(subcommand)]
+    Export(Export),
+}
+
+#[derive(Subcommand)]
+enum Breach {
+    /// Make a filter file from the public download of breached hashes (SHA-1 or NTLM, ordered by hash)
+    Build(BreachBuild),
+    /// Read a password without showing it and say whether it is known; exit 0: not, 1: it is, 2: nobody could be asked
+    Check(BreachCheck),
+    /// Say what a filter file is
+    Show {
+        /// The filter
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+The download is one file of lines `HASH:COUNT`, tens of GB, ordered by hash. It is read once, front to back, with one \
+shard in memory; about 2.3 bytes an entry are written. An interrupted build goes on where it was when the same \
+command is given again. Then set passwords.breach.filter_file.")]
+struct BreachBuild {
+    /// Files in the order of their hashes
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The filter to write
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+    /// The files are lists of passwords, one on each line, in any order
+    #[arg(long)]
+    words: bool,
+}
+
+#[derive(Args)]
+struct BreachCheck {
+    /// Ask this filter file, too
+    #[arg(long, value_name = "FILE")]
+    filter: Option<PathBuf>,
+    /// Ask nobody outside this machine
+    #[arg(long)]
+    local: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Hash {
+    /// Measure this machine and propose parameters for the settings
+    Calibrate {
+        /// How long one hash should take
+        #[arg(long, default_value = "250ms", value_name = "TIME")]
+        target: String,
+        /// The most memory that one hash may take, in MiB
+        #[arg(long, default_value_t = 64, value_name = "MIB")]
+        memory: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum Import {
+    /// Import people: NDJSON of our own, or another system's export; exit 2 when some records were bad
+    Users(ImportUsers),
+}
+
+#[derive(Args)]
+struct ImportUsers {
+    /// The export; - for standard input
+    file: PathBuf,
+    /// Whose export it is: pearlgate, keycloak, auth0, firebase, supabase, better-auth, django
+    #[arg(long, default_value = "pearlgate", value_name = "SYSTEM")]
+    from: String,
+    /// Change nothing; say what would happen
+    #[arg(long)]
+    dry_run: bool,
+    /// Take the addresses of a Django export as proven
+    #[arg(long)]
+    assume_verified: bool,
+    /// A file with the Firebase project's base64_signer_key
+    #[arg(long, value_name = "FILE")]
+    firebase_signer_key_file: Option<PathBuf>,
+    /// The Firebase project's base64_salt_separator
+    #[arg(long, value_name = "BASE64", default_value = "Bw==")]
+    firebase_salt_separator: String,
+    /// The Firebase project's rounds
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    firebase_rounds: u32,
+    /// The Firebase project's mem_cost
+    #[arg(long, value_name = "N", default_value_t = 14)]
+    firebase_mem_cost: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Export {
+    /// Export everybody as NDJSON, with password hashes and second factors
+    Users(ExportUsers),
+}
+
+#[derive(Args)]
+struct ExportUsers {
+    /// A new file, readable for you alone; standard output without it
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Args)]
@@ -118,6 +238,12 @@ pub fn run() -> ExitCode {
         Command::Keys(Keys::Generate) => keys::generate(),
         Command::Keys(Keys::List(common)) => keys::list(&common),
         Command::Config(Config::Show { default, common }) => show(default, &common),
+        Command::Breach(Breach::Build(options)) => breach::build(&options),
+        Command::Breach(Breach::Check(options)) => breach::check(&options),
+        Command::Breach(Breach::Show { file }) => breach::show(&file),
+        Command::Hash(Hash::Calibrate { target, memory }) => hash::run(&target, memory),
+        Command::Import(Import::Users(options)) => people::import(&options),
+        Command::Export(Export::Users(options)) => people::export(&options),
     };
     outcome.unwrap_or_else(|failure| {
         complain(&failure.to_string());

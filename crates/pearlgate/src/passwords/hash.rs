@@ -2,34 +2,21 @@
 //! queue that refuses instead of growing. The permit is the thread itself: a client that goes away frees nothing
 //! early and costs nothing while it waits (its work is skipped).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::Block;
 use foundation::kernel::{Clock, Entropy, Problem};
-use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 
-use super::{Attempt, Password};
-use crate::settings::MAX_HASH_MEMORY;
+use super::argon::{self, Cost, Peppers, SALT, Stored};
+use super::{Attempt, Password, foreign};
 
-const SALT: usize = 16;
-const OUTPUT: usize = 32;
-/// Passes that a stored hash may ask for: more would be somebody's attempt to keep a thread busy.
-const MAX_PASSES: u32 = 64;
-
-/// Argon2id's cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    /// KiB.
-    pub memory: u32,
-    /// Passes.
-    pub passes: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
+/// Another system's hash may take longer than ours. Whoever is refused waits at least this many times as long as the
+/// slowest of them has taken, so that the wait does not tell whose hash it was.
+const LEVEL: u32 = 2;
 
 /// What checking a password found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +25,16 @@ pub enum Verdict {
     Right,
     /// It is not, or there is none.
     Wrong,
+}
+
+/// What checking a password found, and more.
+#[derive(Debug, Clone, Copy)]
+pub struct Checked {
+    /// Right or wrong.
+    pub verdict: Verdict,
+    /// It is right, and its hash should be made anew: weaker than today's, another system's, or of another pepper.
+    pub outdated: bool,
+    since: Instant,
 }
 
 /// The queue is full.
@@ -58,9 +55,12 @@ type Work = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 pub struct HashPool {
     queue: SyncSender<Work>,
     cost: Cost,
+    peppers: Arc<Peppers>,
     chance: Entropy,
     /// Checked when there is no hash to check, so that "nobody" takes as long as "wrong".
     dummy: Arc<str>,
+    /// Microseconds before a refusal may be answered; 0 while nobody has another system's hash.
+    level: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for HashPool {
@@ -74,8 +74,13 @@ impl HashPool {
     ///
     /// # Errors
     /// In words, when the cost is not one that Argon2 takes or no thread can be started.
-    pub fn start(cost: Cost, threads: usize, queue: usize, chance: Entropy) -> Result<Self, String> {
-        params(cost).map_err(|e| format!("hashing: {e}"))?;
+    pub fn start(
+        cost: Cost,
+        peppers: Peppers,
+        threads: usize,
+        queue: usize,
+        chance: Entropy,
+    ) -> Result<Self, String> {
         let (sender, receiver) = sync_channel::<Work>(queue.max(1));
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads.max(1) {
@@ -85,9 +90,10 @@ impl HashPool {
                 .spawn(move || serve(&receiver))
                 .map_err(|e| format!("a hashing thread could not be started: {e}"))?;
         }
-        let salt: [u8; SALT] = chance.bytes();
-        let dummy = phc(cost, &salt, &chance.bytes()).ok_or("hashing: the cost cannot be written down")?;
-        Ok(Self { queue: sender, cost, chance, dummy: dummy.into() })
+        let dummy = argon::dummy(cost, peppers.current.as_ref(), &chance)
+            .ok_or("hashing: Argon2 does not take these parameters")?;
+        let level = Arc::new(AtomicU64::new(0));
+        Ok(Self { queue: sender, cost, peppers: Arc::new(peppers), chance, dummy: dummy.into(), level })
     }
 
     /// Hashes a password with a fresh salt, as a PHC string.
@@ -95,37 +101,82 @@ impl HashPool {
     /// # Errors
     /// [`Overloaded`], before any memory is touched.
     pub async fn hash(&self, password: &Password) -> Result<String, Overloaded> {
-        let (cost, salt, password) = (self.cost, self.chance.bytes::<SALT>(), password.clone());
-        self.run(move |memory| {
-            let out = derive(cost, password.reveal().as_bytes(), &salt, memory)?;
-            phc(cost, &salt, &out)
-        })
-        .await?
-        .ok_or(Overloaded)
+        self.make(password.reveal().to_owned().into()).await
+    }
+
+    /// Hashes a password that was right just now, with today's parameters.
+    ///
+    /// # Errors
+    /// [`Overloaded`], before any memory is touched.
+    pub async fn renew(&self, attempt: &Attempt) -> Result<String, Overloaded> {
+        self.make(attempt.reveal().to_owned().into()).await
+    }
+
+    async fn make(&self, password: zeroize::Zeroizing<String>) -> Result<String, Overloaded> {
+        let (cost, peppers, salt) = (self.cost, self.peppers.clone(), self.chance.bytes::<SALT>());
+        let work = move |memory: &mut Vec<Block>| {
+            argon::hash(cost, peppers.current.as_ref(), password.as_bytes(), &salt, memory)
+        };
+        self.run(work).await?.0.ok_or(Overloaded)
     }
 
     /// Checks a password against a stored hash, or against a dummy of the same cost when there is none.
     ///
     /// # Errors
     /// [`Overloaded`], before any memory is touched.
-    pub async fn verify(&self, attempt: &Attempt, stored: Option<&str>) -> Result<Verdict, Overloaded> {
+    pub async fn verify(&self, attempt: &Attempt, stored: Option<&str>) -> Result<Checked, Overloaded> {
         let (attempt, exists) = (attempt.clone(), stored.is_some());
         let stored = stored.map_or_else(|| self.dummy.to_string(), str::to_owned);
-        let right = self.run(move |memory| verify(attempt.reveal().as_bytes(), &stored, memory)).await?;
-        Ok(if exists && right { Verdict::Right } else { Verdict::Wrong })
+        let (cost, peppers) = (self.cost, self.peppers.clone());
+        let work = move |memory: &mut Vec<Block>| check(&attempt, &stored, cost, &peppers, memory);
+        let (found, since) = self.run(work).await?;
+        if found.foreign {
+            self.learn(since.elapsed());
+        }
+        let right = exists && found.right;
+        let verdict = if right { Verdict::Right } else { Verdict::Wrong };
+        Ok(Checked { verdict, outdated: right && found.outdated, since })
     }
 
-    async fn run<T: Send + 'static>(
+    /// Remembers how long another system's hash took.
+    fn learn(&self, took: Duration) {
+        let level = u64::try_from((took * LEVEL).as_micros()).unwrap_or(u64::MAX);
+        self.level.fetch_max(level, Ordering::Relaxed);
+    }
+
+    /// Forgets how long other systems' hashes took: nobody has one any more, or it is measured anew.
+    pub fn unlearn(&self) {
+        self.level.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits until a refusal may be answered: as long after the check began as the slowest kind of hash here takes,
+    /// so that an unknown address, an account of ours and an imported one are refused after the same time.
+    pub async fn level(&self, checked: &Checked) {
+        if let Some(rest) = self.rest(checked) {
+            tokio::time::sleep(rest).await;
+        }
+    }
+
+    fn rest(&self, checked: &Checked) -> Option<Duration> {
+        let level = Duration::from_micros(self.level.load(Ordering::Relaxed));
+        level.checked_sub(checked.since.elapsed()).filter(|rest| !rest.is_zero())
+    }
+
+    /// Runs other work that takes a while on one of these threads, and says when it began.
+    ///
+    /// # Errors
+    /// [`Overloaded`], before it begins.
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
-    ) -> Result<T, Overloaded> {
+    ) -> Result<(T, Instant), Overloaded> {
         let (answer, answered) = oneshot::channel();
         let job: Work = Box::new(move |memory| {
             if !answer.is_closed() {
                 let started = Clock::stopwatch();
                 let result = work(memory);
                 metrics::histogram!("password_hash_seconds").record(started.elapsed().as_secs_f64());
-                let _ = answer.send(result);
+                let _ = answer.send((result, started));
             }
         });
         if self.queue.try_send(job).is_err() {
@@ -147,62 +198,31 @@ fn serve(work: &Mutex<Receiver<Work>>) {
     }
 }
 
-fn params(cost: Cost) -> Result<Params, argon2::Error> {
-    Params::new(cost.memory, cost.passes, cost.lanes, Some(OUTPUT))
+struct Found {
+    right: bool,
+    outdated: bool,
+    foreign: bool,
 }
 
-fn derive(cost: Cost, password: &[u8], salt: &[u8], memory: &mut Vec<Block>) -> Option<[u8; OUTPUT]> {
-    let params = params(cost).ok()?;
-    let mut out = [0; OUTPUT];
-    fill(Algorithm::Argon2id, params, password, salt, &mut out, memory)?;
-    Some(out)
-}
-
-fn fill(
-    algorithm: Algorithm,
-    params: Params,
-    password: &[u8],
-    salt: &[u8],
-    out: &mut [u8],
-    memory: &mut Vec<Block>,
-) -> Option<()> {
-    let blocks = params.block_count();
-    if memory.len() < blocks {
-        memory.resize(blocks, Block::default());
-    }
-    let argon = Argon2::new(algorithm, Version::V0x13, params);
-    argon.hash_password_into_with_memory(password, salt, out, memory.get_mut(..blocks)?).ok()
-}
-
-fn phc(cost: Cost, salt: &[u8], out: &[u8; OUTPUT]) -> Option<String> {
-    let hash = PasswordHash {
-        algorithm: Algorithm::Argon2id.ident(),
-        version: Some(Version::V0x13.into()),
-        params: ParamsString::try_from(&params(cost).ok()?).ok()?,
-        salt: Some(Salt::new(salt).ok()?),
-        hash: Some(Output::new(out).ok()?),
+/// Wrong for a wrong password and for a hash that is damaged or asks for too much.
+fn check(attempt: &Attempt, stored: &str, cost: Cost, peppers: &Peppers, memory: &mut Vec<Block>) -> Found {
+    let (typed, normalised) = (attempt.typed().as_bytes(), attempt.reveal().as_bytes());
+    let Some(ours) = Stored::read(stored) else {
+        // Some systems hash what is typed, some its normal form; for most passwords it is the same.
+        let verify = |text: &[u8]| foreign::verify(text, stored).unwrap_or(false);
+        let right = verify(typed) || (typed != normalised && verify(normalised));
+        return Found { right, outdated: true, foreign: true };
     };
-    Some(hash.to_string())
-}
-
-/// False for a wrong password and for a hash that is not one of ours or asks for too much.
-fn verify(password: &[u8], stored: &str, memory: &mut Vec<Block>) -> bool {
-    let mut check = || {
-        let hash = PasswordHash::new(stored).ok()?;
-        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
-        let params = Params::try_from(&hash).ok()?;
-        if algorithm != Algorithm::Argon2id
-            || params.m_cost() > MAX_HASH_MEMORY
-            || params.t_cost() > MAX_PASSES
-        {
-            return None;
-        }
-        let (salt, expected) = (hash.salt?, hash.hash?);
-        let mut out = vec![0; expected.len()];
-        fill(algorithm, params, password, salt.as_ref(), &mut out, memory)?;
-        Some(bool::from(out.as_slice().ct_eq(expected.as_bytes())))
-    };
-    check().unwrap_or(false)
+    let right = ours.verify(normalised, peppers, memory).unwrap_or_else(|missing| {
+        // Nobody with this pepper can sign in: an operator must hear of it, a stranger must not.
+        metrics::counter!("password_pepper_missing_total").increment(1);
+        tracing::error!(
+            pepper = missing.0,
+            "a stored password needs a pepper that is not configured: put it into hashing.old_peppers"
+        );
+        false
+    });
+    Found { right, outdated: ours.outdated(cost, peppers), foreign: false }
 }
 
 /// Hashes for a while in a bare loop on `threads` threads, without pool or server: what the machine can do with
@@ -212,7 +232,7 @@ pub fn bare_rate(cost: Cost, threads: usize, time: Duration) -> f64 {
     let count = |_| {
         let (mut memory, mut hashes) = (Vec::new(), 0u32);
         while started.elapsed() < time {
-            let _ = derive(cost, b"correct horse battery staple", &[7; SALT], &mut memory);
+            let _ = argon::hash(cost, None, b"correct horse battery staple", &[7; SALT], &mut memory);
             hashes += 1;
         }
         hashes
@@ -228,53 +248,67 @@ pub fn bare_rate(cost: Cost, threads: usize, time: Duration) -> f64 {
 mod tests {
     use foundation::kernel::Secret;
 
+    use super::super::About;
+    use super::super::argon::Pepper;
     use super::*;
 
+    const ARGONS: [&str; 4] = [
+        "$argon2i$v=19$m=64,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$/4fArS8A8OkRBH8OKddl81VlFwZkmSTUT2zdWrkF6MU",
+        "$argon2d$v=19$m=64,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$jTrnrxuSJNCmQt1YqGmwd48BgJ2KkEQtdEq3Gd7ay1c",
+        "$argon2i$v=16$m=64,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$KZdQdIB9+BN6vcIHzKn8UNWFIRsMt8f4BPbat73wOuM",
+        "$argon2id$v=16$m=64,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$zBrcpVyEqo4fWRUJJDLaxPDGMsOBTfoPTNTloMv3+60",
+    ];
     const CHEAP: Cost = Cost { memory: 64, passes: 1, lanes: 1 };
 
     fn password(text: &str) -> Password {
-        Password::accept("password", &Secret::new(text.into()), 1).unwrap()
+        Password::accept("password", &Secret::new(text.into()), &About::default()).unwrap()
     }
     fn attempt(text: &str) -> Attempt {
         Attempt::accept("password", &Secret::new(text.into())).unwrap()
     }
 
+    async fn verdict(pool: &HashPool, text: &str, stored: Option<&str>) -> Verdict {
+        pool.verify(&attempt(text), stored).await.unwrap().verdict
+    }
+
     #[tokio::test]
     async fn only_exactly_the_password_is_right() {
-        let pool = HashPool::start(CHEAP, 1, 8, Entropy::System).unwrap();
+        let pool = HashPool::start(CHEAP, Peppers::default(), 1, 8, Entropy::System).unwrap();
         let long = "correct horse battery staple ".repeat(8);
         let stored = pool.hash(&password(&long)).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
-        assert_eq!(pool.verify(&attempt(&long), Some(&stored)).await, Ok(Verdict::Right));
+        assert_eq!(verdict(&pool, &long, Some(&stored)).await, Verdict::Right);
         for wrong in
             [long.trim(), &long[..72], &long.to_uppercase(), &format!("{long}x"), &format!("{long}\0"), ""]
         {
-            assert_eq!(pool.verify(&attempt(wrong), Some(&stored)).await, Ok(Verdict::Wrong), "{wrong}");
+            assert_eq!(verdict(&pool, wrong, Some(&stored)).await, Verdict::Wrong, "{wrong}");
         }
-        assert_eq!(
-            pool.verify(&attempt(&long), None).await,
-            Ok(Verdict::Wrong),
-            "nobody's password is never right"
-        );
+        assert_eq!(verdict(&pool, &long, None).await, Verdict::Wrong, "nobody's password is never right");
     }
 
     #[tokio::test]
     async fn a_hostile_hash_is_refused_without_being_computed() {
-        let pool = HashPool::start(CHEAP, 1, 8, Entropy::System).unwrap();
+        let pool = HashPool::start(CHEAP, Peppers::default(), 1, 8, Entropy::System).unwrap();
         let salt_and_hash = "c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         for hostile in ["m=4194304,t=1,p=1", "m=64,t=100000,p=1", "m=64", "t=1,m=64,p=16777216"] {
             let stored = format!("$argon2id$v=19${hostile}${salt_and_hash}");
-            assert_eq!(pool.verify(&attempt("x"), Some(&stored)).await, Ok(Verdict::Wrong));
+            assert_eq!(verdict(&pool, "x", Some(&stored)).await, Verdict::Wrong);
         }
         for nonsense in ["", "$", "plain", "$2y$10$abc"] {
-            assert_eq!(pool.verify(&attempt("x"), Some(nonsense)).await, Ok(Verdict::Wrong));
+            assert_eq!(verdict(&pool, "x", Some(nonsense)).await, Verdict::Wrong);
         }
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_and_abandoned_work_is_skipped() {
-        let pool =
-            HashPool::start(Cost { memory: 19_456, passes: 2, lanes: 1 }, 1, 2, Entropy::System).unwrap();
+        let pool = HashPool::start(
+            Cost { memory: 19_456, passes: 2, lanes: 1 },
+            Peppers::default(),
+            1,
+            2,
+            Entropy::System,
+        )
+        .unwrap();
         let tasks: Vec<_> = (0..40)
             .map(|_| {
                 let pool = pool.clone();
@@ -290,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_is_skipped() {
-        let pool = HashPool::start(CHEAP, 1, 8, Entropy::System).unwrap();
+        let pool = HashPool::start(CHEAP, Peppers::default(), 1, 8, Entropy::System).unwrap();
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let busy = pool.clone();
         let busy = tokio::spawn(async move { busy.run(move |_| wait.recv().is_ok()).await });
@@ -308,8 +342,68 @@ mod tests {
             );
         }
         go_on.send(()).unwrap();
-        assert_eq!(busy.await.unwrap(), Ok(true));
+        assert!(busy.await.unwrap().is_ok_and(|(received, _)| received));
         pool.run(|_| ()).await.unwrap();
         assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_hash_is_outdated_when_it_is_weaker_or_of_another_pepper() {
+        let pepper = |id: &str| Pepper {
+            id: id.into(),
+            key: Secret::new(format!("{id} thirty-two bytes, more or less")),
+        };
+        let start = |cost, peppers| HashPool::start(cost, peppers, 1, 8, Entropy::System).unwrap();
+        let dearer = Cost { memory: 64, passes: 2, lanes: 1 };
+        let (plain, strong) = (start(CHEAP, Peppers::default()), start(dearer, Peppers::default()));
+        let first = start(CHEAP, Peppers { current: Some(pepper("one")), older: vec![] });
+        let second = start(CHEAP, Peppers { current: Some(pepper("two")), older: vec![pepper("one")] });
+        let stored = plain.hash(&password("correct horse")).await.unwrap();
+        for (pool, outdated) in [(&plain, false), (&strong, true), (&first, true)] {
+            let checked = pool.verify(&attempt("correct horse"), Some(&stored)).await.unwrap();
+            assert_eq!((checked.verdict, checked.outdated), (Verdict::Right, outdated));
+        }
+        let checked = plain.verify(&attempt("wrong horse"), Some(&stored)).await.unwrap();
+        assert_eq!(
+            (checked.verdict, checked.outdated),
+            (Verdict::Wrong, false),
+            "nothing is made anew from a wrong one"
+        );
+
+        let stored = first.hash(&password("correct horse")).await.unwrap();
+        assert!(stored.contains("keyid="), "{stored}");
+        for (pool, outdated) in [(&first, false), (&second, true)] {
+            let checked = pool.verify(&attempt("correct horse"), Some(&stored)).await.unwrap();
+            assert_eq!((checked.verdict, checked.outdated), (Verdict::Right, outdated));
+        }
+        assert_eq!(
+            verdict(&plain, "correct horse", Some(&stored)).await,
+            Verdict::Wrong,
+            "without the pepper it is nothing"
+        );
+        let renewed = second.renew(&attempt("correct horse")).await.unwrap();
+        assert!(!second.verify(&attempt("correct horse"), Some(&renewed)).await.unwrap().outdated);
+    }
+
+    #[tokio::test]
+    async fn the_other_argons_and_versions_are_checked_and_replaced() {
+        // Made by argon2-cffi 25.1.0 (the reference implementation): argon2i and argon2d, and version 0x10.
+        let pool = HashPool::start(CHEAP, Peppers::default(), 1, 8, Entropy::System).unwrap();
+        for stored in ARGONS {
+            let checked = pool.verify(&attempt("nine purple lanterns drift"), Some(stored)).await.unwrap();
+            assert_eq!((checked.verdict, checked.outdated), (Verdict::Right, true), "{stored}");
+            assert_eq!(verdict(&pool, "nine purple lanterns", Some(stored)).await, Verdict::Wrong);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_waits_until_the_slowest_kind_of_hash_would_be_done() {
+        let pool = HashPool::start(CHEAP, Peppers::default(), 1, 8, Entropy::System).unwrap();
+        let checked = pool.verify(&attempt("x"), None).await.unwrap();
+        assert_eq!(pool.rest(&checked), None, "nobody has another system's hash");
+        pool.learn(Duration::from_secs(2));
+        assert!(pool.rest(&checked).unwrap() > Duration::from_secs(3), "twice the slowest");
+        pool.unlearn();
+        assert_eq!(pool.rest(&checked), None);
     }
 }

@@ -6,20 +6,19 @@ use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError, When};
-use foundation::kernel::{Id, Secret};
+use foundation::kernel::{Digest, Id, Secret};
 use foundation::mail::Mail;
 use foundation::params;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::model::{
-    MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, Proofs, Refusal, VerificationRow, code_digest, is_token,
-};
+use super::model::{PREFIX, PURPOSE, Refusal, VerificationRow};
 use super::store::{self, Consumed, Guess, Holder, Open};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
-use crate::passwords::Password;
-use crate::sessions::{self, Beginning, EndReason, Proof, Started};
+use crate::mailed::{self, MAX_GUESSES, Proofs, code_digest, in_words};
+use crate::passwords::{self, Chosen, Password, Unfit};
+use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Started};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long an unproven registration stays after its mail became useless: so long a new mail can be asked for.
@@ -50,16 +49,24 @@ pub(super) async fn register(
     if let Some(first) = key.replay(&app.db, app.clock.now()).await? {
         return first.body.parse().map_err(|_| Refusal::Problem(foundation::kernel::Problem::internal()));
     }
-    let password_hash = app.hashes.hash(&form.password).await?;
+    let about = passwords::about_newcomer(app, form.email.as_str(), &form.display_name.0);
+    let chosen = passwords::examine(app, "password", form.password.clone(), &about).await?;
+    let password_hash = app.hashes.hash(&chosen.password).await?;
     let id = Id::<VerificationRow>::new(&app.clock, &app.chance);
-    let proofs = Proofs::new(&app.chance);
+    let proofs = Proofs::new(PREFIX, &app.chance);
     let (inner, claimed) = (app.clone(), key.clone());
     let done = app.db.write(move |tx| {
         if claimed.claim(tx, inner.clock.now(), 202, &id.to_string())? == Claim::Done {
             return Ok(false);
         }
-        let registration =
-            Registration { app: &inner, form: &form, password_hash: &password_hash, id, proofs: &proofs };
+        let registration = Registration {
+            app: &inner,
+            form: &form,
+            password_hash: &password_hash,
+            asked: chosen.asked,
+            id,
+            proofs: &proofs,
+        };
         registration.store(tx, from).map(|()| true)
     });
     if done.await? {
@@ -75,6 +82,7 @@ struct Registration<'r> {
     app: &'r App,
     form: &'r Form,
     password_hash: &'r str,
+    asked: bool,
     id: Id<VerificationRow>,
     proofs: &'r Proofs,
 }
@@ -96,12 +104,12 @@ impl Registration<'_> {
             return self.app.audit(tx, &stream, "registration_repeated", from, json!({}));
         }
         let expires_at = now + self.app.settings.verification_lifetime;
-        let (link, code) =
-            (self.proofs.token.digest(), code_digest(&self.app.code_key, self.id, &self.proofs.code));
+        let (link, code) = (self.proofs.token.digest(), code(self.app, self.id, &self.proofs.code));
         tx.execute(
             &store::OPEN,
             params![holder.user_id, self.id, link, code, self.password_hash, expires_at],
         )?;
+        passwords::note_breach_check(tx, holder.user_id, self.asked, now)?;
         mail_proofs(tx, self.app, self.form.email.as_str(), self.proofs)?;
         self.app.audit(tx, &stream, "registration", from, json!({ "verification": self.id }))
     }
@@ -149,15 +157,8 @@ fn mail_proofs(tx: &mut Tx<'_>, app: &App, to: &str, proofs: &Proofs) -> db::Res
     )
 }
 
-/// `24 hours`, `15 minutes`, `90 seconds`: the largest unit that is exact.
-fn in_words(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (number, unit) = match seconds {
-        s if s % 3600 == 0 => (s / 3600, "hour"),
-        s if s % 60 == 0 => (s / 60, "minute"),
-        s => (s, "second"),
-    };
-    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+fn code(app: &App, id: Id<VerificationRow>, code: &Secret) -> Digest {
+    code_digest(&app.code_key, PURPOSE, id.as_bytes(), code)
 }
 
 /// What somebody shows to prove a mailbox.
@@ -167,8 +168,8 @@ pub(super) enum Shown {
     IdAndLink(Id<VerificationRow>, Secret),
     /// The registration's id and the mail's code: likewise.
     IdAndCode(Id<VerificationRow>, Secret),
-    /// The mail's link alone, with a password of the mailbox's owner.
-    LinkAndPassword(Secret, Password),
+    /// The mail's link alone, with a password of the mailbox's owner, as it came.
+    LinkAndPassword(Secret, Secret),
 }
 
 /// The device that is let in once the mailbox is proven.
@@ -181,7 +182,7 @@ pub(super) struct Visitor {
 /// What became of it, stored either way.
 enum Outcome {
     Invalid,
-    Suspended,
+    Barred(Barred),
     Proven,
     SignedIn(Box<Started>),
 }
@@ -193,8 +194,11 @@ enum Outcome {
 pub(super) async fn verify(app: &App, shown: Shown, visitor: Visitor) -> Result<Started, Refusal> {
     match prove(app, shown, visitor, true).await? {
         Outcome::SignedIn(started) => Ok(*started),
-        Outcome::Suspended => Err(Refusal::Suspended),
-        Outcome::Proven | Outcome::Invalid => Err(Refusal::VerificationInvalid),
+        Outcome::Barred(Barred::Suspended) => Err(Refusal::Suspended),
+        Outcome::Barred(Barred::FactorDue) => Err(Refusal::FactorDue),
+        Outcome::Barred(Barred::Outdated) | Outcome::Proven | Outcome::Invalid => {
+            Err(Refusal::VerificationInvalid)
+        }
     }
 }
 
@@ -205,48 +209,60 @@ pub(super) async fn verify(app: &App, shown: Shown, visitor: Visitor) -> Result<
 pub(super) async fn claim_mailbox(
     app: &App,
     token: Secret,
-    password: Password,
+    password: Secret,
     from: ClientAddress,
 ) -> Result<(), Refusal> {
     let visitor = Visitor { device_name: String::new(), from };
     match prove(app, Shown::LinkAndPassword(token, password), visitor, false).await? {
         Outcome::Invalid => Err(Refusal::VerificationInvalid),
-        Outcome::Proven | Outcome::SignedIn(_) | Outcome::Suspended => Ok(()),
+        Outcome::Proven | Outcome::SignedIn(_) | Outcome::Barred(_) => Ok(()),
     }
 }
 
 async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Result<Outcome, Refusal> {
-    let own_hash = match &shown {
+    let own = match &shown {
         Shown::LinkAndPassword(token, password) => {
+            passwords::cap("password", password).map_err(Unfit::Field)?;
             // The hash is the expensive part: nobody gets it for a link that is not open.
-            if open_for(app, token).await?.is_none() {
-                return Ok(Outcome::Invalid);
-            }
-            app.hashes.hash(password).await?
+            let Some(address) = open_for(app, token).await? else { return Ok(Outcome::Invalid) };
+            Some(own_password(app, &address, password).await?)
         }
-        _ => String::new(),
+        _ => None,
     };
     let inner = app.clone();
     let outcome = app.db.write(move |tx| {
-        let Some(proven) = consume(tx, &inner, &shown, &own_hash, visitor.from)? else {
+        let now = inner.clock.now();
+        let own_hash = own.as_ref().map_or("", |(hash, _)| hash);
+        let Some(proven) = consume(tx, &inner, &shown, own_hash, visitor.from)? else {
             return Ok(Outcome::Invalid);
         };
+        if let Some((_, asked)) = &own {
+            passwords::note_breach_check(tx, proven.user_id, *asked, now)?;
+        }
         activate(tx, &inner, &proven, visitor.from)?;
         if !sign_in {
             return Ok(Outcome::Proven);
         }
         let with = Beginning {
             user: proven.user_id,
-            password_hash: proven.password_hash,
+            password_hash: Some(proven.password_hash),
             proof: Proof::PASSWORD,
             device: Id::from_bytes(inner.chance.bytes()),
             device_name: visitor.device_name.clone(),
             from: visitor.from,
         };
         Ok(sessions::begin(tx, &inner, &with)?
-            .map_or(Outcome::Suspended, |started| Outcome::SignedIn(Box::new(started))))
+            .map_or_else(Outcome::Barred, |started| Outcome::SignedIn(Box::new(started))))
     });
     Ok(outcome.await?)
+}
+
+/// The hash of a mailbox owner's own password, and whether the breach service was asked about it.
+async fn own_password(app: &App, address: &str, text: &Secret) -> Result<(String, bool), Refusal> {
+    // The name that was registered may be anybody's.
+    let about = passwords::about_newcomer(app, address, "");
+    let Chosen { password, asked } = passwords::choose(app, "password", text, &about).await?;
+    Ok((app.hashes.hash(&password).await?, asked))
 }
 
 /// The address that a link would prove, if it leads anywhere; consumes nothing.
@@ -254,7 +270,7 @@ async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Resu
 /// # Errors
 /// [`Refusal::Fault`].
 pub(super) async fn open_for(app: &App, token: &Secret) -> Result<Option<String>, Refusal> {
-    if !is_token(token) {
+    if !mailed::is_token(PREFIX, token) {
         return Ok(None);
     }
     let (digest, now) = (token.digest(), app.clock.now());
@@ -282,7 +298,7 @@ fn consume(
                 tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
             if let Some((user_id,)) = user {
                 // Whoever registered may have been somebody else: nothing of theirs stays.
-                tx.execute(&store::REPLACE_PROFILE, params![user_id, "", "", "{}"])?;
+                forget_profile(tx, user_id)?;
             }
             Ok(user.map(|(user_id,)| Consumed { user_id, password_hash: own_hash.to_owned() }))
         }
@@ -294,7 +310,7 @@ fn consume_code(
     tx: &mut Tx<'_>,
     app: &App,
     id: Id<VerificationRow>,
-    code: &Secret,
+    shown: &Secret,
     from: ClientAddress,
 ) -> db::Result<Option<Consumed>> {
     let now = app.clock.now();
@@ -306,12 +322,9 @@ fn consume_code(
         app.audit(tx, &stream, "verification_failed", from, json!({ "verification": id }))?;
         return Ok(None);
     };
-    let allowed: Option<(i64,)> = tx.opt(
-        &store::SPEND_ACCOUNT_GUESS,
-        params![guess.user_id, now, now + DAY, MAX_WRONG_IN_A_ROW, MAX_WRONG_A_DAY],
-    )?;
-    let digest = code_digest(&app.code_key, id, code);
-    if allowed.is_none() || digest != guess.code_digest {
+    let allowed = mailed::spend_account_guess(tx, guess.user_id, now)?;
+    let digest = code(app, id, shown);
+    if !allowed || digest != guess.code_digest {
         app.audit(
             tx,
             &Stream::of(guess.user_id),
@@ -326,15 +339,38 @@ fn consume_code(
 
 /// The first proof of ownership: the password becomes the account's, everything else that was planted dies.
 fn activate(tx: &mut Tx<'_>, app: &App, proven: &Consumed, from: ClientAddress) -> db::Result<()> {
-    let (user, now) = (proven.user_id, app.clock.now());
-    tx.execute(&store::VERIFIED, params![user, now])?;
-    tx.execute(&store::SET_PASSWORD, params![user, proven.password_hash, now])?;
-    tx.execute(&store::FORGET_FAILURES, params![user])?;
-    tx.execute(&store::DROP_VERIFICATIONS, params![user])?;
-    tx.execute(&store::DROP_RESETS, params![user])?;
-    tx.execute(&store::DROP_CHANGES, params![user])?;
+    first_proof(tx, app, proven.user_id, from)?;
+    passwords::set(tx, proven.user_id, &proven.password_hash, app.clock.now())
+}
+
+/// Notes that a mailbox was proven, by whatever was mailed to it. When it is the first proof, everything dies that
+/// somebody may have planted at the address before its owner came: password, factors, identities, sessions, mails.
+/// True when it was the first.
+///
+/// # Errors
+/// As every statement.
+pub fn first_proof(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAddress) -> db::Result<bool> {
+    let first: Option<(i64,)> = tx.opt(&store::VERIFIED, params![user, app.clock.now()])?;
+    mailed::forget_failures(tx, user)?;
+    if first.is_none() {
+        return Ok(false);
+    }
+    mailed::kill_all(tx, user)?;
+    for planted in [&store::DROP_PASSWORD, &store::DROP_FACTOR, &store::DROP_IDENTITIES] {
+        tx.execute(planted, params![user])?;
+    }
     sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
-    app.audit_own(tx, user, "email_verified", from, json!({}))
+    app.audit_own(tx, user, "email_verified", from, json!({}))?;
+    Ok(true)
+}
+
+/// Forgets the profile that came with a registration: its owner is whoever proved the mailbox, and they may be
+/// somebody else.
+///
+/// # Errors
+/// As every statement.
+pub fn forget_profile(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    tx.execute(&store::REPLACE_PROFILE, params![user, "", "", "{}"]).map(|_| ())
 }
 
 /// Sends the verification mail of an address again. The request writes the same for every address: whether there is
@@ -380,9 +416,8 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };
-            let proofs = Proofs::new(&inner.chance);
-            let (link, code) =
-                (proofs.token.digest(), code_digest(&inner.code_key, open.verification_id, &proofs.code));
+            let proofs = Proofs::new(PREFIX, &inner.chance);
+            let (link, code) = (proofs.token.digest(), code(&inner, open.verification_id, &proofs.code));
             let expires_at = inner.clock.now() + inner.settings.verification_lifetime;
             tx.execute(&store::RENEW, params![open.verification_id, link, code, expires_at])?;
             mail_proofs(tx, &inner, &open.address, &proofs)?;
@@ -407,18 +442,4 @@ pub fn handle(app: &App, handlers: Handlers) -> Handlers {
 /// As every statement.
 pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     Ok(tx.execute(&store::SWEEP, params![app.clock.now() - KEPT])? >= 500)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_said_in_words() {
-        for (seconds, words) in
-            [(86_400, "24 hours"), (3_600, "1 hour"), (900, "15 minutes"), (90, "90 seconds")]
-        {
-            assert_eq!(in_words(Duration::from_secs(seconds)), words);
-        }
-    }
 }

@@ -15,9 +15,9 @@ use crate::accounts::http::{keep, refuse};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata};
 use crate::app::App;
 use crate::openapi::ProblemDocument;
-use crate::passwords::Password;
+use crate::passwords::{Password, about_newcomer};
 use crate::router::{From, device_name};
-use crate::sessions::http::{TokenSet, Transport};
+use crate::sessions::http::{LetIn, TokenSet, Transport};
 
 /// Who wants an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -123,7 +123,11 @@ fn accept(app: &App, body: &Register) -> Result<Form, Problem> {
     let email = keep(&mut errors, Some(EmailAddress::parse("email", &body.email)));
     let password = keep(
         &mut errors,
-        Some(Password::accept("password", &body.password, app.settings.min_password_length)),
+        Some(Password::accept(
+            "password",
+            &body.password,
+            &about_newcomer(app, &body.email, &body.display_name),
+        )),
     );
     let display_name = keep(&mut errors, Some(DisplayName::parse("display_name", &body.display_name)));
     let locale = keep(&mut errors, Some(Locale::parse("locale", &body.locale)));
@@ -146,21 +150,18 @@ pub async fn verify_email(
     State(app): State<App>,
     From(from): From,
     Json(body): Json<VerifyEmail>,
-) -> Result<JsonAnswer<TokenSet>, Problem> {
-    let Transport::Token = body.transport;
+) -> Result<LetIn, Problem> {
+    let transport = body.transport;
     let device_name = device_name(&body.device_name)?;
-    let started = flow::verify(&app, shown(&app, body)?, Visitor { device_name, from }).await?;
-    crate::sessions::token_set(&app, started).map(JsonAnswer)
+    let started = flow::verify(&app, shown(body)?, Visitor { device_name, from }).await?;
+    crate::sessions::let_in(&app, started, transport)
 }
 
-fn shown(app: &App, body: VerifyEmail) -> Result<Shown, Problem> {
+fn shown(body: VerifyEmail) -> Result<Shown, Problem> {
     let invalid = || Problem::from(super::Refusal::VerificationInvalid);
     let id = body.verification_id.map(|text| text.parse::<Id<VerificationRow>>().map_err(|_| invalid()));
     match (id, body.token, body.code, body.password) {
-        (_, Some(token), None, Some(password)) => {
-            let password = Password::accept("password", &password, app.settings.min_password_length);
-            Ok(Shown::LinkAndPassword(token, password.map_err(|e| Problem::invalid(vec![e]))?))
-        }
+        (_, Some(token), None, Some(password)) => Ok(Shown::LinkAndPassword(token, password)),
         (Some(id), Some(token), None, None) => Ok(Shown::IdAndLink(id?, token)),
         (Some(id), None, Some(code), None) => Ok(Shown::IdAndCode(id?, code)),
         _ => Err(Problem::invalid(vec![FieldError::new(

@@ -14,6 +14,6 @@ mod model;
 pub mod pages;
 mod store;
 
-pub use flow::{ResendVerification, handle, sweep};
+pub use flow::{ResendVerification, first_proof, forget_profile, handle, sweep};
 pub use model::{Refusal, VerificationRow};
 pub use store::STATEMENTS;

@@ -47,27 +47,20 @@ statements! {
     /// A guess is spent before it is compared, so that parallel guesses cannot overshoot.
     SPEND_GUESS = "UPDATE email_verification_tokens SET failures = failures + 1
         WHERE verification_id = $1 AND failures < $2 AND expires_at > $3 RETURNING user_id, code_digest";
-    SPEND_ACCOUNT_GUESS = "INSERT INTO code_failures (user_id, in_a_row, today, today_ends_at) VALUES ($1, 1, 1, $3)
-        ON CONFLICT (user_id) DO UPDATE SET in_a_row = code_failures.in_a_row + 1,
-            today = CASE WHEN code_failures.today_ends_at <= $2 THEN 1 ELSE code_failures.today + 1 END,
-            today_ends_at = CASE WHEN code_failures.today_ends_at <= $2 THEN excluded.today_ends_at
-                ELSE code_failures.today_ends_at END
-        WHERE code_failures.in_a_row < $4 AND (code_failures.today < $5 OR code_failures.today_ends_at <= $2)
-        RETURNING in_a_row";
     CONSUME_CODE = "DELETE FROM email_verification_tokens WHERE verification_id = $1 AND code_digest = $2
             AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = email_verification_tokens.user_id)
         RETURNING user_id, password_hash";
-    FORGET_FAILURES = "DELETE FROM code_failures WHERE user_id = $1";
-    VERIFIED = "INSERT INTO verified_emails (user_id, verified_at) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING";
-    SET_PASSWORD = "INSERT INTO password_credentials (user_id, password_hash, set_at) VALUES ($1, $2, $3)
-        ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, set_at = excluded.set_at";
-    DROP_VERIFICATIONS = "DELETE FROM email_verification_tokens WHERE user_id = $1";
-    DROP_RESETS = "DELETE FROM password_reset_tokens WHERE user_id = $1";
-    DROP_CHANGES = "DELETE FROM email_change_tokens WHERE user_id = $1";
-    /// People who never proved their address, a while after their last mail became useless.
+    VERIFIED = "INSERT INTO verified_emails (user_id, verified_at) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING
+        RETURNING verified_at";
+    DROP_PASSWORD = "DELETE FROM password_credentials WHERE user_id = $1";
+    DROP_FACTOR = "DELETE FROM totp_factors WHERE user_id = $1";
+    DROP_IDENTITIES = "DELETE FROM federated_identities WHERE user_id = $1";
+    /// People who never proved their address, a while after their last mail became useless; not those that an
+    /// operator brought here.
     SWEEP = "DELETE FROM users WHERE id IN
         (SELECT t.user_id FROM email_verification_tokens t WHERE t.expires_at <= $1
             AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = t.user_id)
+            AND NOT EXISTS (SELECT 1 FROM imported_users i WHERE i.user_id = t.user_id)
             ORDER BY t.expires_at LIMIT 500)";
 }
 

@@ -4,5 +4,6 @@ pub mod http;
 pub mod pages;
 mod run;
 
+pub(crate) use run::dev_key;
 pub use run::{Running, StartError, start};
 pub(crate) use run::{lock_directory, open_database};

@@ -243,6 +243,11 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<File, StartError> {
 }
 
 /// Dev mode's own master key, made at the first start.
+/// The master key that dev mode made in a data directory, if it did.
+pub(crate) fn dev_key(dir: &Path) -> Option<[u8; 32]> {
+    parse_master_key(&std::fs::read_to_string(dir.join("dev-master.key")).ok()?)
+}
+
 fn dev_master_key(dir: &Path, chance: &Entropy) -> Result<[u8; 32], StartError> {
     let path = dir.join("dev-master.key");
     if let Ok(text) = std::fs::read_to_string(&path) {

@@ -12,12 +12,13 @@ use serde_json::json;
 
 use super::devices::{self, DeviceRow};
 use super::guard;
-use super::http::{SessionInfo, TokenSet};
+use super::http::{COOKIE, LetIn, SessionInfo, TokenSet, Transport};
 use super::model::{EndReason, Proof, REPEATABLE, SessionRow};
 use super::store::{self, Ended, Inspected, SessionUser};
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
+use crate::pages::set_cookie;
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
 const NOTICE: Duration = Duration::from_secs(72 * 3600);
@@ -28,7 +29,8 @@ pub struct Beginning {
     /// Whose.
     pub user: Id<UserRow>,
     /// The stored hash that the password was right for: no session begins from a password that was changed since.
-    pub password_hash: String,
+    /// None when the proof was something else.
+    pub password_hash: Option<String>,
     /// What was proven.
     pub proof: Proof,
     /// On which device.
@@ -47,12 +49,24 @@ pub struct Started {
     refresh_expires_at: Timestamp,
 }
 
-/// Begins a session; none when the person may not (suspended, or the password changed meanwhile).
+/// Why no session begins for somebody who has proven who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barred {
+    /// The account is suspended.
+    Suspended,
+    /// The account has a second factor, which was not shown.
+    FactorDue,
+    /// What was proven does not hold any more: the password was changed meanwhile.
+    Outdated,
+}
+
+/// Begins a session, unless something bars the person.
 ///
 /// # Errors
 /// As every statement.
-pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Option<Started>> {
+pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<Started, Barred>> {
     let now = app.clock.now();
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK_BEGINNER, params![with.user])?;
     let id = Id::<SessionRow>::new(&app.clock, &app.chance);
     let expires_at = now + app.settings.session_lifetime;
     let (b, from) = (with, with.from.to_string());
@@ -68,11 +82,16 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Option<
             b.device,
             b.device_name,
             from,
-            b.password_hash
+            b.password_hash.as_deref().unwrap_or_default()
         ],
     )?;
     if begun.is_none() {
-        return Ok(None);
+        let bars: Option<(bool, bool)> = tx.opt(&store::BARS, params![b.user])?;
+        return Ok(Err(match bars {
+            Some((true, _)) => Barred::Suspended,
+            Some((false, true)) if b.proof.aal < 2 => Barred::FactorDue,
+            _ => Barred::Outdated,
+        }));
     }
     let refresh_token = app.refresh_key.issue(id, app.chance.bytes());
     // No token has this digest: the first rotation has no predecessor.
@@ -80,14 +99,26 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Option<
     let idle = now + app.settings.refresh_idle;
     tx.execute(&store::BEGIN_REFRESH, params![id, b.user, refresh_token.digest(), nobody, now, idle])?;
     let row = store::load(tx, id, now)?;
-    Ok(row.map(|row| Started { row, refresh_token, refresh_expires_at: idle }))
+    Ok(row.map(|row| Started { row, refresh_token, refresh_expires_at: idle }).ok_or(Barred::Outdated))
 }
 
-/// The answer that a session's client gets.
+/// The answer that a session's client gets, by the transport it asked for.
 ///
 /// # Errors
 /// 503 before the signing keys are loaded.
-pub fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
+pub fn let_in(app: &App, started: Started, transport: Transport) -> Result<LetIn, Problem> {
+    let mut body = token_set(app, started)?;
+    let cookie = match transport {
+        Transport::Token => None,
+        Transport::Cookie => {
+            let seconds = u32::try_from(body.refresh_expires_in).unwrap_or(u32::MAX);
+            body.refresh_token.take().map(|token| set_cookie(COOKIE, &token, seconds))
+        }
+    };
+    Ok(LetIn { body, cookie })
+}
+
+fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
     let now = app.clock.now();
     let Started { row, refresh_token, refresh_expires_at } = started;
     let access_token = app
@@ -100,7 +131,7 @@ pub fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
         access_token: access_token.reveal().to_owned(),
         token_type: "Bearer",
         expires_in: nearest_second(now.until(row.expires_at).min(app.access_tokens.lifetime())),
-        refresh_token: refresh_token.reveal().to_owned(),
+        refresh_token: Some(refresh_token.reveal().to_owned()),
         refresh_expires_in: nearest_second(now.until(expires_at)),
         device_token: devices::token(&app.device_key, row.user_id, row.device_id).reveal().to_owned(),
         session: SessionInfo {
@@ -250,6 +281,22 @@ pub fn end_all(
     from: ClientAddress,
 ) -> db::Result<()> {
     let ended: Vec<Ended> = tx.all(&store::END_ALL, params![user])?;
+    ended.iter().try_for_each(|ended| remember(tx, app, ended, reason, from))
+}
+
+/// Ends every session of a person but one.
+///
+/// # Errors
+/// As every statement.
+pub fn end_others(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    kept: Id<SessionRow>,
+    reason: EndReason,
+    from: ClientAddress,
+) -> db::Result<()> {
+    let ended: Vec<Ended> = tx.all(&store::END_OTHERS, params![user, kept])?;
     ended.iter().try_for_each(|ended| remember(tx, app, ended, reason, from))
 }
 

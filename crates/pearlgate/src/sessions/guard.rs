@@ -21,6 +21,19 @@ pub struct Current {
     pub row: SessionUser,
 }
 
+impl Current {
+    /// For calls that only somebody who proved who they are just now may make.
+    ///
+    /// # Errors
+    /// 403 `reauthentication_required`.
+    pub fn must_be_fresh(&self, app: &App) -> Result<(), Problem> {
+        if app.clock.now() <= self.row.authenticated_at + app.settings.freshness {
+            return Ok(());
+        }
+        Err(errors::problem("reauthentication_required"))
+    }
+}
+
 /// Set by `require`; a handler behind a route without that guard gets a 500 and a test fails.
 impl<S: Send + Sync> FromRequestParts<S> for Current {
     type Rejection = Problem;

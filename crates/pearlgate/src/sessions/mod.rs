@@ -22,7 +22,7 @@ mod store;
 
 pub use access_tokens::{AccessTokens, Claims};
 pub use devices::{DeviceRow, known_device};
-pub use flow::{Beginning, Started, begin, end_all, refresh, sweep, token_set};
+pub use flow::{Barred, Beginning, Started, begin, end_all, end_others, let_in, refresh, sweep};
 pub use guard::Current;
 pub(crate) use guard::{reason as end_reason, require};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow};

@@ -32,6 +32,9 @@ pub struct Proof {
 impl Proof {
     /// A password and nothing else.
     pub const PASSWORD: Self = Self { aal: 1, amr: "pwd" };
+    /// A link or a code that was mailed: once, and from nothing but the mailbox. It never counts as a second factor
+    /// (NIST SP 800-63B-4 §3.1.3.1).
+    pub const MAILBOX: Self = Self { aal: 1, amr: "otp" };
 }
 
 /// Why a session ended; what the 401 says.
@@ -47,8 +50,10 @@ pub enum EndReason {
     Idle,
     /// The account was suspended.
     Suspended,
-    /// The password was set anew through the mailbox.
+    /// The password was changed, or set anew through the mailbox.
     PasswordChanged,
+    /// The owner of the mailbox said that something was not their doing.
+    RevokedByUser,
 }
 
 impl EndReason {
@@ -61,6 +66,7 @@ impl EndReason {
             Self::Idle => "idle",
             Self::Suspended => "suspended",
             Self::PasswordChanged => "password_changed",
+            Self::RevokedByUser => "revoked_by_user",
         }
     }
 }

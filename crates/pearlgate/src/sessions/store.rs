@@ -9,13 +9,19 @@ use super::model::SessionRow;
 use crate::accounts::{User, UserRow};
 
 statements! {
-    /// Begins a session only for a person who is not suspended and whose password is (still) this one.
+    /// Locks the person as every session that begins does, less strictly than whoever changes what they sign in
+    /// with: what was changed meanwhile is seen by the next statement.
+    LOCK_BEGINNER = "SELECT id FROM users WHERE id = $1 /*pg FOR SHARE */";
+    /// Begins a session only for a person who is not suspended, whose password, when it was the proof, is (still) this
+    /// one, and who has no second factor that was not shown.
     BEGIN = "INSERT INTO sessions
             (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address)
-        SELECT $1, u.id, $3, $3, $4, $5, $6, $7, $8, $9 FROM users u
+        SELECT $1, u.id, $3, $3, $4, CAST($5 AS BIGINT), $6, $7, $8, $9 FROM users u
         WHERE u.id = $2
-            AND EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $10)
+            AND (CAST($10 AS TEXT) = ''
+                OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $10))
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)
+            AND (CAST($5 AS BIGINT) >= 2 OR NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id))
         RETURNING created_at";
     BEGIN_REFRESH = "INSERT INTO refresh_tokens
             (session_id, user_id, current_digest, previous_digest, rotated_at, expires_at)
@@ -56,6 +62,12 @@ statements! {
         WHERE session_id = $1 AND previous_digest = $2 AND rotated_at = $6";
     END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at";
     END_ALL = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id, device_name, expires_at";
+    END_OTHERS = "DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id, user_id, device_name, expires_at";
+    /// Why a session does not begin.
+    BARS = "SELECT
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT)
+        FROM users u WHERE u.id = $1";
     REMEMBER_END = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (id) DO NOTHING";
     ENDED = "SELECT reason FROM ended_sessions WHERE id = $1";

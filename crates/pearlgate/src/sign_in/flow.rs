@@ -10,7 +10,8 @@ use super::model::Refusal;
 use super::store::{self, Candidate};
 use crate::accounts::EmailAddress;
 use crate::app::App;
-use crate::passwords::{Attempt, Verdict};
+use crate::passwords::{self, Attempt, Finding, Verdict};
+use crate::recovery;
 use crate::sessions::{self, Beginning, Proof, Started};
 
 /// Somebody who wants in.
@@ -31,44 +32,96 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
     let key = login.email.key().to_owned();
     let candidate: Option<Candidate> = app.db.read_one(move |tx| tx.opt(&store::FIND, params![key])).await?;
     let stored = candidate.as_ref().map(|c| c.password_hash.as_str()).filter(|hash| !hash.is_empty());
-    let verdict = app.hashes.verify(&login.password, stored).await?;
+    let checked = app.hashes.verify(&login.password, stored).await?;
     match candidate {
-        Some(candidate) if verdict == Verdict::Right && candidate.has_credential => {
-            begin(app, candidate, login).await
+        Some(candidate) if checked.verdict == Verdict::Right && candidate.has_credential => {
+            proven(app, candidate, login, checked.outdated).await
         }
         candidate => {
-            let unproven = verdict == Verdict::Right;
+            let unproven = checked.verdict == Verdict::Right;
             refused(app, candidate, &login, unproven).await?;
+            app.hashes.level(&checked).await;
             Err(if unproven { Refusal::EmailNotVerified } else { Refusal::InvalidCredentials })
         }
     }
 }
 
-async fn begin(app: &App, candidate: Candidate, login: Login) -> Result<Started, Refusal> {
+/// The password was right: is it still fit, and does anything bar the person?
+async fn proven(app: &App, candidate: Candidate, login: Login, outdated: bool) -> Result<Started, Refusal> {
+    if candidate.change_demanded {
+        let (inner, user, from) = (app.clone(), candidate.user_id, login.from);
+        let noted = app.db.write(move |tx| {
+            inner.audit_own(
+                tx,
+                user,
+                "sign_in_refused",
+                from,
+                json!({ "reason": "password_change_demanded" }),
+            )
+        });
+        noted.await?;
+        return Err(Refusal::PasswordKnown);
+    }
+    let mut asked = false;
+    if candidate.breach_check_pending {
+        // The question that was put off when the password was set, now that it is at hand again.
+        match app.breaches.find(login.password.reveal()).await {
+            Finding::Breached => return Err(known_to_others(app, &candidate, &login).await?),
+            Finding::Unknown => asked = true,
+            Finding::NotAsked => {}
+        }
+    }
+    // A better hash is worth a wait, not a refusal.
+    let renewed = if outdated { app.hashes.renew(&login.password).await.ok() } else { None };
+    begin(app, candidate, login, renewed, asked).await
+}
+
+async fn known_to_others(app: &App, candidate: &Candidate, login: &Login) -> Result<Refusal, Refusal> {
+    let (inner, user, from) = (app.clone(), candidate.user_id, login.from);
+    let demanded = app.db.write(move |tx| {
+        passwords::demand_change(tx, user, "breached", inner.clock.now())?;
+        recovery::mail_reset(tx, &inner, user, "password_breached")?;
+        inner.audit_own(tx, user, "sign_in_refused", from, json!({ "reason": "password_breached" }))
+    });
+    demanded.await?;
+    Ok(Refusal::PasswordKnown)
+}
+
+async fn begin(
+    app: &App,
+    candidate: Candidate,
+    login: Login,
+    renewed: Option<String>,
+    asked: bool,
+) -> Result<Started, Refusal> {
     let inner = app.clone();
     let begun = app.db.write(move |tx| {
         let user = candidate.user_id;
+        let mut hash = &candidate.password_hash;
+        if let Some(new) = &renewed
+            && passwords::renew(tx, user, hash, new)?
+        {
+            hash = new;
+        }
+        if asked {
+            passwords::note_breach_check(tx, user, true, inner.clock.now())?;
+        }
         let (device, known) =
             sessions::known_device(&inner.device_key, user, login.device_token.as_ref(), &inner.chance);
         let with = Beginning {
             user,
-            password_hash: candidate.password_hash.clone(),
+            password_hash: Some(hash.clone()),
             proof: Proof::PASSWORD,
             device,
             device_name: login.device_name.clone(),
             from: login.from,
         };
-        let begun = match sessions::begin(tx, &inner, &with)? {
-            Some(started) => Ok(started),
-            None if tx.opt::<(i64,)>(&store::SUSPENDED, params![user])?.is_some() => Err(Refusal::Suspended),
-            // The password was changed between our check and now.
-            None => Err(Refusal::InvalidCredentials),
-        };
+        let begun = sessions::begin(tx, &inner, &with)?;
         let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
         inner.audit_own(tx, user, kind, login.from, json!({ "known_device": known }))?;
         Ok(begun)
     });
-    begun.await?
+    Ok(begun.await??)
 }
 
 /// Writes a failure down, in the person's own history or, when there is nobody, in the shard of the address.

@@ -1,6 +1,5 @@
 //! Signing in over HTTP.
 
-use axum::Json as JsonAnswer;
 use axum::extract::State;
 use foundation::http::Json;
 use foundation::kernel::{Problem, Secret};
@@ -14,7 +13,7 @@ use crate::app::App;
 use crate::openapi::ProblemDocument;
 use crate::passwords::Attempt;
 use crate::router::{From, device_name};
-use crate::sessions::http::{TokenSet, Transport};
+use crate::sessions::http::{LetIn, TokenSet, Transport};
 
 /// Who wants in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -47,8 +46,8 @@ pub async fn login(
     State(app): State<App>,
     From(from): From,
     Json(body): Json<Login>,
-) -> Result<JsonAnswer<TokenSet>, Problem> {
-    let Transport::Token = body.transport;
+) -> Result<LetIn, Problem> {
+    let transport = body.transport;
     let device_name = device_name(&body.device_name)?;
     let mut errors = Vec::new();
     // The length before anything else: it decides whether anything else is done.
@@ -57,5 +56,5 @@ pub async fn login(
     let (Some(password), Some(email)) = (password, email) else { return Err(Problem::invalid(errors)) };
     let login = flow::Login { email, password, device_name, device_token: body.device_token, from };
     let started = flow::login(&app, login).await?;
-    crate::sessions::token_set(&app, started).map(JsonAnswer)
+    crate::sessions::let_in(&app, started, transport)
 }

@@ -1,10 +1,11 @@
 //! Why somebody is not let in: pure.
 
 use foundation::db;
-use foundation::kernel::Problem;
+use foundation::kernel::{FieldError, Problem};
 
 use crate::errors;
 use crate::passwords::Overloaded;
+use crate::sessions::Barred;
 
 /// Why somebody is not let in.
 #[derive(Debug)]
@@ -15,6 +16,10 @@ pub enum Refusal {
     EmailNotVerified,
     /// The right password of a suspended account.
     Suspended,
+    /// The right password of an account whose second factor was not shown.
+    FactorDue,
+    /// The right password, which others know too: the owner of the mailbox has to set another one.
+    PasswordKnown,
     /// Too many passwords are waiting.
     Overloaded(Overloaded),
     /// The database failed.
@@ -27,6 +32,13 @@ impl From<Refusal> for Problem {
             Refusal::InvalidCredentials => errors::problem("invalid_credentials"),
             Refusal::EmailNotVerified => errors::problem("email_not_verified"),
             Refusal::Suspended => errors::problem("account_suspended"),
+            Refusal::FactorDue => errors::problem("mfa_required"),
+            Refusal::PasswordKnown => Self::invalid(vec![FieldError::new(
+                "password",
+                "password_breached",
+                "this password is known to others, so it lets nobody in any more; set a new one with the mail that \
+                 was sent, or ask for another with \"forgot password\"",
+            )]),
             Refusal::Overloaded(overloaded) => overloaded.into(),
             Refusal::Fault(error) => error.to_problem(),
         }
@@ -36,6 +48,16 @@ impl From<Refusal> for Problem {
 impl From<db::Error> for Refusal {
     fn from(error: db::Error) -> Self {
         Self::Fault(error)
+    }
+}
+impl From<Barred> for Refusal {
+    fn from(barred: Barred) -> Self {
+        match barred {
+            Barred::Suspended => Self::Suspended,
+            Barred::FactorDue => Self::FactorDue,
+            // The password was changed between our check and now.
+            Barred::Outdated => Self::InvalidCredentials,
+        }
     }
 }
 impl From<Overloaded> for Refusal {

@@ -11,9 +11,12 @@ statements! {
             COALESCE((SELECT c.password_hash FROM password_credentials c WHERE c.user_id = e.user_id),
                 (SELECT t.password_hash FROM email_verification_tokens t WHERE t.user_id = e.user_id), ''),
             CAST(CASE WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = e.user_id)
+                THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM pending_breach_checks b WHERE b.user_id = e.user_id)
+                THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = e.user_id)
                 THEN 1 ELSE 0 END AS BIGINT)
         FROM user_emails e WHERE e.address_key = $1";
-    SUSPENDED = "SELECT suspended_at FROM suspensions WHERE user_id = $1";
 }
 
 record! {
@@ -23,5 +26,7 @@ record! {
         pub(super) user_id: Id<UserRow>,
         pub(super) password_hash: String,
         pub(super) has_credential: bool,
+        pub(super) breach_check_pending: bool,
+        pub(super) change_demanded: bool,
     }
 }

@@ -76,7 +76,18 @@ fn in_the_foundation_arrows_point_down() {
 #[test]
 fn slices_meet_only_at_their_doors() {
     let root = crates().join("pearlgate/src");
-    let slices = ["accounts", "registration", "passwords", "sign_in", "sessions"];
+    let slices = [
+        "accounts",
+        "email_change",
+        "magic_links",
+        "mailed",
+        "passwords",
+        "recovery",
+        "registration",
+        "sessions",
+        "sign_in",
+        "transfer",
+    ];
     for (path, text) in sources(&root) {
         let (here, file) = (room(&path, &root), path.file_name().unwrap().to_str().unwrap().to_owned());
         for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
@@ -182,8 +193,19 @@ async fn the_map_the_description_and_the_contract_agree_and_every_call_answers_a
             described.insert((method.to_uppercase(), path.clone(), operation["security"].is_array()));
         }
     }
-    let pages =
-        ["/", "/docs", "/verify-email", "/errors", "/errors/{code}", "/metrics", "/health/dependencies"];
+    let pages = [
+        "/",
+        "/docs",
+        "/verify-email",
+        "/reset-password",
+        "/magic-link",
+        "/email-change",
+        "/not-me",
+        "/errors",
+        "/errors/{code}",
+        "/metrics",
+        "/health/dependencies",
+    ];
     let mounted: BTreeSet<_> = doors(&app.app)
         .routes
         .into_iter()
@@ -196,6 +218,13 @@ async fn the_map_the_description_and_the_contract_agree_and_every_call_answers_a
         ("POST", "/v1/auth/verify-email"),
         ("POST", "/v1/auth/resend-verification"),
         ("POST", "/v1/auth/login"),
+        ("POST", "/v1/auth/magic-link"),
+        ("POST", "/v1/auth/magic-link/consume"),
+        ("POST", "/v1/auth/forgot-password"),
+        ("POST", "/v1/auth/reset-password"),
+        ("PUT", "/v1/me/password"),
+        ("POST", "/v1/me/email"),
+        ("POST", "/v1/me/email/confirm"),
         ("POST", "/v1/auth/refresh"),
         ("POST", "/v1/auth/logout"),
         ("GET", "/v1/me"),

@@ -8,14 +8,15 @@ const OWN: &str = "an owner's own quiet words";
 
 /// A browser as far as these pages need one: it keeps the one cookie and says where its forms come from.
 async fn open(app: &TestApp, link: &str) -> (Answer, String) {
+    let page = link.trim_start_matches(&app.url).split('?').next().unwrap();
     let moved = app.send(app.client.get(link)).await;
-    assert_eq!((moved.status, moved.header("location")), (303, "/verify-email"));
+    assert_eq!((moved.status, moved.header("location")), (303, page));
     let cookie = moved.header("set-cookie").to_owned();
     for part in ["__Host-", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
         assert!(cookie.contains(part), "{cookie}");
     }
     let cookie = cookie.split(';').next().unwrap().to_owned();
-    let page = app.send(app.request(Method::GET, "/verify-email").header("cookie", &cookie)).await;
+    let page = app.send(app.request(Method::GET, page).header("cookie", &cookie)).await;
     (page, cookie)
 }
 
@@ -97,6 +98,31 @@ both! {
         app.refresh(&eve.refresh).await;
         app.mail(&eve.email, "refresh_token_reused", 1).await;
         app.mail(&eve.email, "already_registered", 1).await;
+        app.post("/v1/auth/forgot-password", json!({ "email": eve.email })).await;
+        let reset = app.mail(&eve.email, "password_reset", 1).await;
+        let body = json!({ "email": eve.email, "code": reset.code, "password": OWN });
+        assert_eq!(app.post("/v1/auth/reset-password", body).await.status, 200);
+        app.mail(&eve.email, "password_changed", 1).await;
+        let fay = app.person("fay@example.com").await;
+        for (to, kind) in [(&eve.email, "email_change_taken"), (&"fay@example.org".to_owned(), "email_change")] {
+            let change = app.request(Method::POST, "/v1/me/email").bearer_auth(&fay.access).json(&json!({ "email": to }));
+            assert_eq!(app.send(change).await.status, 202);
+            app.mail(to, kind, 1).await;
+        }
+        let code = app.mail("fay@example.org", "email_change", 1).await.code;
+        let confirm = app.request(Method::POST, "/v1/me/email/confirm").bearer_auth(&fay.access).json(&json!({ "code": code }));
+        assert_eq!(app.send(confirm).await.status, 200);
+        app.mail(&fay.email, "email_changed", 1).await;
+        app.post("/v1/auth/magic-link", json!({ "email": eve.email })).await;
+        app.mail(&eve.email, "magic_link", 1).await;
+        app.put_fault("breach", "down").await;
+        let gil = json!({ "email": "gil@example.com", "password": "correct horse battery staple" });
+        let id = app.post("/v1/auth/register", gil).await.str("/verification_id");
+        let code = app.mail("gil@example.com", "verify_email", 1).await.code;
+        assert_eq!(app.post("/v1/auth/verify-email", json!({ "verification_id": id, "code": code })).await.status, 200);
+        app.put_fault("breach", "none").await;
+        assert_eq!(app.login("gil@example.com", "correct horse battery staple").await.status, 422);
+        app.mail("gil@example.com", "password_breached", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
         assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");
@@ -106,7 +132,7 @@ both! {
             assert_eq!(in_html, mail.links.len(), "{}: the two parts have the same links", mail.kind);
             for link in &mail.links {
                 assert!(link.starts_with(&app.url), "{link}");
-                let page = if link.contains("/verify-email") { open(app, link).await.0 } else { app.send(app.client.get(link)).await };
+                let page = if link.contains("?token=") { open(app, link).await.0 } else { app.send(app.client.get(link)).await };
                 assert_eq!(page.status, 200, "{link}");
             }
         }

@@ -31,9 +31,15 @@ async fn a_schema_is_made_once_and_checked_any_time() {
     );
     assert!(!data.exists(), "a check changes nothing");
 
-    assert_eq!(migrate(&data, &[]).run().await.went_well().trim(), "applied 0001_people, 0002_operations");
+    assert_eq!(
+        migrate(&data, &[]).run().await.went_well().trim(),
+        "applied 0001_people, 0002_operations, 0003_ways_back"
+    );
     let after = check(&data).await;
-    assert_eq!(after.went_well(), "0001_people  applied\n0002_operations  applied\n");
+    assert_eq!(
+        after.went_well(),
+        "0001_people  applied\n0002_operations  applied\n0003_ways_back  applied\n"
+    );
     assert_eq!(migrate(&data, &[]).run().await.went_well().trim(), "up to date");
 
     let server = serve(&data).start().await;

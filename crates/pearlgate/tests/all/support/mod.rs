@@ -276,6 +276,13 @@ impl TestApp {
         until(what, so).await;
     }
 
+    /// Breaks (or mends) a dependency.
+    pub async fn put_fault(&self, dependency: &str, fault: &str) {
+        let path = format!("/dev/v1/faults/{dependency}");
+        let answer = self.send(self.request(Method::PUT, &path).json(&json!({ "fault": fault }))).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+    }
+
     /// The one number that a query gives, from the database itself.
     pub async fn count(&self, sql: &'static str) -> i64 {
         let statement: &'static foundation::db::Statement =

@@ -1,0 +1,176 @@
+//! What a person does who signs in by mail.
+
+use foundation::audit::Stream;
+use foundation::db;
+use foundation::http::{Claim, ClientAddress, IdempotencyKey};
+use foundation::jobs::{Handlers, Job, JobError, When};
+use foundation::kernel::{Id, Problem, Secret};
+use foundation::mail::Mail;
+use foundation::params;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::model::{MagicLinkRow, Refusal};
+use super::store;
+use crate::accounts::{EmailAddress, UserRow};
+use crate::app::App;
+use crate::mailed::{self, MAGIC_LINK, Proofs, code_digest, in_words};
+use crate::registration;
+use crate::sessions::{self, Beginning, Proof, Started};
+
+/// Sends the link of an address, if somebody has it: [`crate::recovery::ForgotPassword`] says why a job does it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SendMagicLink {
+    address_key: String,
+    id: Id<MagicLinkRow>,
+}
+
+impl Job for SendMagicLink {
+    const KIND: &'static str = "magic_links.send";
+}
+
+/// Asks for a link; the id is the half of the code's proof that is not in the mail.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn ask(
+    app: &App,
+    email: EmailAddress,
+    key: &IdempotencyKey,
+    from: ClientAddress,
+) -> Result<Id<MagicLinkRow>, Refusal> {
+    if !app.settings.magic_links {
+        return Err(Refusal::Off);
+    }
+    let now = app.clock.now();
+    let before = |body: &str| body.parse().map_err(|_| Refusal::Problem(Problem::internal()));
+    if let Some(first) = key.replay(&app.db, now).await? {
+        return before(&first.body);
+    }
+    let id = Id::<MagicLinkRow>::new(&app.clock, &app.chance);
+    let (inner, claimed) = (app.clone(), key.clone());
+    let ours = app.db.write(move |tx| {
+        if claimed.claim(tx, now, 202, &id.to_string())? == Claim::Done {
+            return Ok(false);
+        }
+        let job = SendMagicLink { address_key: email.key().to_owned(), id };
+        inner.queue.enqueue(tx, &job, &When::now(now, inner.settings.magic_link_lifetime))?;
+        inner.audit(tx, &Stream::shard(email.key()), "magic_link_requested", from, json!({}))?;
+        Ok(true)
+    });
+    if ours.await? {
+        return Ok(id);
+    }
+    let first = key.replay(&app.db, app.clock.now()).await?;
+    first.map_or_else(|| Err(Refusal::Problem(Problem::internal())), |first| before(&first.body))
+}
+
+async fn send(app: App, job: SendMagicLink) -> Result<(), JobError> {
+    let inner = app.clone();
+    app.db
+        .write(move |tx| {
+            let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
+            let Some((user,)) = who else { return Ok(()) };
+            mailed::lock_person(tx, user)?;
+            let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
+            let proofs = Proofs::new(MAGIC_LINK.prefix, &inner.chance);
+            let code = code_digest(&inner.code_key, MAGIC_LINK.purpose, user.as_bytes(), &proofs.code);
+            let (now, lifetime) = (inner.clock.now(), inner.settings.magic_link_lifetime);
+            tx.execute(&store::OPEN, params![user, job.id, proofs.token.digest(), code, now + lifetime])?;
+            let values = json!({
+                "link": format!("{}/magic-link?token={}", inner.settings.public_url, proofs.token.reveal()),
+                "code": proofs.code.reveal(),
+                "expires_in": in_words(lifetime),
+                "service_name": inner.settings.service_name,
+            });
+            inner.postman.send(tx, &Mail { kind: "magic_link".into(), to, values }, now, lifetime)?;
+            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+            inner.audit(tx, &Stream::of(user), "magic_link_sent", nowhere, json!({}))
+        })
+        .await?;
+    Ok(())
+}
+
+/// What somebody shows.
+#[derive(Debug, Clone)]
+pub(super) enum Shown {
+    /// The mail's link.
+    Link(Secret),
+    /// The mail's code, with the id that was given when it was asked for.
+    Code(Id<MagicLinkRow>, Secret),
+}
+
+/// Signs in.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn consume(
+    app: &App,
+    shown: Shown,
+    device_name: String,
+    from: ClientAddress,
+) -> Result<Started, Refusal> {
+    if !app.settings.magic_links {
+        return Err(Refusal::Off);
+    }
+    let inner = app.clone();
+    let begun = app.db.write(move |tx| {
+        let now = inner.clock.now();
+        let (shown, stream) = match &shown {
+            Shown::Link(token) => (mailed::Shown::Link(token.clone()), None),
+            Shown::Code(id, code) => {
+                let user = tx.opt::<(Id<UserRow>,)>(&store::BY_ID, params![id])?.map(|(user,)| user);
+                let stream = user.map_or_else(|| Stream::shard(&id.to_string()), Stream::of);
+                (mailed::Shown::Code(user, code.clone()), Some(stream))
+            }
+        };
+        let Some((user, digest)) = mailed::find(tx, &inner, &MAGIC_LINK, &shown)? else {
+            if let Some(stream) = stream {
+                inner.audit(tx, &stream, "sign_in_failed", from, json!({ "reason": "magic_link" }))?;
+            }
+            return Ok(Err(Refusal::Invalid));
+        };
+        mailed::lock_person(tx, user)?;
+        if !mailed::consume(tx, &MAGIC_LINK, user, digest, now)? {
+            return Ok(Err(Refusal::Invalid));
+        }
+        if registration::first_proof(tx, &inner, user, from)? {
+            registration::forget_profile(tx, user)?;
+        }
+        let with = Beginning {
+            user,
+            password_hash: None,
+            proof: Proof::MAILBOX,
+            device: Id::from_bytes(inner.chance.bytes()),
+            device_name: device_name.clone(),
+            from,
+        };
+        let begun = sessions::begin(tx, &inner, &with)?;
+        let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
+        inner.audit_own(tx, user, kind, from, json!({ "by": "magic_link" }))?;
+        Ok(begun.map_err(Refusal::Barred))
+    });
+    begun.await?
+}
+
+/// The address that a link would sign in; consumes nothing.
+///
+/// # Errors
+/// [`Refusal::Fault`].
+pub(super) async fn open_for(app: &App, token: &Secret) -> Result<Option<String>, Refusal> {
+    let (inner, token) = (app.clone(), token.clone());
+    let open = app.db.read(move |tx| -> db::Result<Option<String>> {
+        let Some(user) = mailed::open_person(tx, &MAGIC_LINK, &token, inner.clock.now())? else {
+            return Ok(None);
+        };
+        Ok(tx.opt::<(String,)>(&store::ADDRESS, params![user])?.map(|(address,)| address))
+    });
+    Ok(open.await?)
+}
+
+/// Adds this slice's jobs to a worker's handlers.
+#[must_use]
+pub fn handle(app: &App, handlers: Handlers) -> Handlers {
+    let app = app.clone();
+    handlers.on(move |job: SendMagicLink| send(app.clone(), job))
+}

@@ -1,0 +1,21 @@
+//! What a mail carries to prove a mailbox: a link for the person who reads it, a six-digit code for the application
+//! that waits. Verification, reset, magic link and change of address are one mechanism.
+//!
+//! * One open row per person and purpose; a newer mail replaces it. Link and code end together.
+//! * Digests stay, the secrets leave once. A code is bound to its purpose and to whom it was made for.
+//! * A guess is spent before it is compared: five end a code, ten a day and a hundred in a row end codes for the
+//!   account, over all mails of all purposes; links go on working.
+//! * GET consumes nothing ([`pages`]).
+//! * Whoever proves the mailbox in one way ends everything else that was mailed ([`kill_all`]).
+
+mod flow;
+mod model;
+pub mod pages;
+mod store;
+
+pub use flow::{
+    Shown, consume, find, forget_failures, kill_all, lock_person, not_me_link, open_person,
+    spend_account_guess, sweep,
+};
+pub use model::{Kind, MAX_GUESSES, NOT_ME, Proofs, code_digest, in_words, is_token};
+pub use store::{EMAIL_CHANGE, MAGIC_LINK, RESET, STATEMENTS};

@@ -1,0 +1,256 @@
+//! What a person does who cannot get in.
+
+use std::time::Duration;
+
+use foundation::audit::Stream;
+use foundation::db::{self, Tx};
+use foundation::http::{Claim, ClientAddress, IdempotencyKey};
+use foundation::jobs::{Handlers, Job, JobError, When};
+use foundation::kernel::{Digest, Id, Secret};
+use foundation::mail::Mail;
+use foundation::params;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::model::Refusal;
+use super::store::{self, NotMe};
+use crate::accounts::{EmailAddress, UserRow};
+use crate::app::App;
+use crate::email_change;
+use crate::mailed::{self, NOT_ME, Proofs, RESET, code_digest, in_words};
+use crate::passwords::{self, About, Unfit};
+use crate::registration;
+use crate::sessions::{self, EndReason};
+
+/// A mail that somebody waits for in front of a form.
+const WAITED_FOR: Duration = Duration::from_secs(900);
+
+/// Sends the reset mail of an address, if somebody has it. The request writes the same for every address: whether
+/// there is anything to send is found out by the job, where nobody can measure it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgotPassword {
+    address_key: String,
+}
+
+impl Job for ForgotPassword {
+    const KIND: &'static str = "recovery.forgot_password";
+}
+
+/// Asks for a way to a new password.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn forgot(
+    app: &App,
+    email: EmailAddress,
+    key: &IdempotencyKey,
+    from: ClientAddress,
+) -> Result<(), Refusal> {
+    let now = app.clock.now();
+    if key.replay(&app.db, now).await?.is_some() {
+        return Ok(());
+    }
+    let (inner, claimed) = (app.clone(), key.clone());
+    app.db
+        .write(move |tx| {
+            if claimed.claim(tx, now, 202, "")? == Claim::Ours {
+                let job = ForgotPassword { address_key: email.key().to_owned() };
+                // One at a time for an address: asking a hundred times is asking once.
+                let once = When::now(now, WAITED_FOR).unique(format!("forgot:{}", job.address_key));
+                inner.queue.enqueue(tx, &job, &once)?;
+                inner.audit(tx, &Stream::shard(email.key()), "password_reset_requested", from, json!({}))?;
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(())
+}
+
+async fn send(app: App, job: ForgotPassword) -> Result<(), JobError> {
+    let inner = app.clone();
+    app.db
+        .write(move |tx| {
+            let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
+            let Some((user,)) = who else { return Ok(()) };
+            mail_reset(tx, &inner, user, "password_reset")?;
+            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+            inner.audit(tx, &Stream::of(user), "password_reset_sent", nowhere, json!({}))
+        })
+        .await?;
+    Ok(())
+}
+
+/// Opens a reset for a person and mails it to their address, as `password_reset` or as another mail that leads
+/// there.
+///
+/// # Errors
+/// As every statement.
+pub fn mail_reset(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, kind: &str) -> db::Result<()> {
+    mailed::lock_person(tx, user)?;
+    let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
+    let proofs = Proofs::new(RESET.prefix, &app.chance);
+    let code = code_digest(&app.code_key, RESET.purpose, user.as_bytes(), &proofs.code);
+    let (now, lifetime) = (app.clock.now(), app.settings.reset_lifetime);
+    tx.execute(&store::OPEN, params![user, proofs.token.digest(), code, now + lifetime])?;
+    let values = json!({
+        "link": format!("{}/reset-password?token={}", app.settings.public_url, proofs.token.reveal()),
+        "code": proofs.code.reveal(),
+        "expires_in": in_words(lifetime),
+        "service_name": app.settings.service_name,
+    });
+    app.postman.send(tx, &Mail { kind: kind.into(), to, values }, now, lifetime)
+}
+
+/// What somebody shows to set a password anew.
+#[derive(Debug, Clone)]
+pub(super) enum Shown {
+    /// The mail's link.
+    Link(Secret),
+    /// The mail's code, and whose it is.
+    Code(EmailAddress, Secret),
+}
+
+/// An open reset that was shown, with what the new password must not be about.
+struct Open {
+    user: Id<UserRow>,
+    digest: Digest,
+    about: About,
+    suspended: bool,
+}
+
+/// Sets a password anew: every session ends, and everything else that was mailed dies.
+///
+/// # Errors
+/// [`Refusal`]; a password that may not be set costs neither link nor code.
+pub(super) async fn reset(
+    app: &App,
+    shown: Shown,
+    password: &Secret,
+    from: ClientAddress,
+) -> Result<(), Refusal> {
+    passwords::cap("password", password).map_err(Unfit::Field)?;
+    let inner = app.clone();
+    let open = app.db.write(move |tx| open(tx, &inner, &shown, from)).await?;
+    let Some(Open { user, digest, about, suspended }) = open else { return Err(Refusal::Invalid) };
+    let inner = app.clone();
+    if suspended {
+        // Told only now that the mailbox is proven. The secret is used up by it.
+        let told = app.db.write(move |tx| {
+            mailed::consume(tx, &RESET, user, digest, inner.clock.now())?;
+            inner.audit_own(tx, user, "password_reset_refused", from, json!({ "reason": "suspended" }))
+        });
+        told.await?;
+        return Err(Refusal::Suspended);
+    }
+    let chosen = passwords::choose(app, "password", password, &about).await?;
+    let hash = app.hashes.hash(&chosen.password).await?;
+    let done = app.db.write(move |tx| {
+        let now = inner.clock.now();
+        mailed::lock_person(tx, user)?;
+        if !mailed::consume(tx, &RESET, user, digest, now)? {
+            return Ok(Err(Refusal::Invalid));
+        }
+        if tx.opt::<(i64,)>(&store::SUSPENDED, params![user])?.is_some() {
+            return Ok(Err(Refusal::Suspended));
+        }
+        if registration::first_proof(tx, &inner, user, from)? {
+            registration::forget_profile(tx, user)?;
+        }
+        passwords::set(tx, user, &hash, now)?;
+        passwords::note_breach_check(tx, user, chosen.asked, now)?;
+        mailed::kill_all(tx, user)?;
+        sessions::end_all(tx, &inner, user, EndReason::PasswordChanged, from)?;
+        passwords::tell_changed(tx, &inner, user)?;
+        inner.audit_own(tx, user, "password_reset", from, json!({}))?;
+        Ok(Ok(()))
+    });
+    done.await?
+}
+
+fn open(tx: &mut Tx<'_>, app: &App, shown: &Shown, from: ClientAddress) -> db::Result<Option<Open>> {
+    let (shown, stream) = match shown {
+        Shown::Link(token) => (mailed::Shown::Link(token.clone()), None),
+        Shown::Code(email, code) => {
+            let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![email.key()])?;
+            let user = who.map(|(user,)| user);
+            let stream = user.map_or_else(|| Stream::shard(email.key()), Stream::of);
+            (mailed::Shown::Code(user, code.clone()), Some(stream))
+        }
+    };
+    let Some((user, digest)) = mailed::find(tx, app, &RESET, &shown)? else {
+        // A wrong link is nobody's; a wrong code is a guess at somebody.
+        if let Some(stream) = stream {
+            app.audit(tx, &stream, "password_reset_failed", from, json!({}))?;
+        }
+        return Ok(None);
+    };
+    let suspended = tx.opt::<(i64,)>(&store::SUSPENDED, params![user])?.is_some();
+    Ok(Some(Open { user, digest, about: passwords::about_person(tx, app, user)?, suspended }))
+}
+
+/// The address whose password a link would set, and the fewest characters it needs; consumes nothing.
+///
+/// # Errors
+/// [`Refusal::Fault`].
+pub(super) async fn open_for(app: &App, token: &Secret) -> Result<Option<(String, usize)>, Refusal> {
+    let (inner, token) = (app.clone(), token.clone());
+    let open = app.db.read(move |tx| {
+        let user = mailed::open_person(tx, &RESET, &token, inner.clock.now())?;
+        let Some(user) = user else { return Ok(None) };
+        let (address,): (String,) = tx.one(&store::ADDRESS, params![user])?;
+        Ok(Some((address, passwords::about_person(tx, &inner, user)?.min_length())))
+    });
+    Ok(open.await?)
+}
+
+/// The address that a "that was not me" would give the account back to; consumes nothing.
+///
+/// # Errors
+/// [`Refusal::Fault`].
+pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<String>, Refusal> {
+    if !mailed::is_token(NOT_ME, token) {
+        return Ok(None);
+    }
+    let (digest, now) = (token.digest(), app.clock.now());
+    let open = app.db.read_one(move |tx| tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])).await?;
+    Ok(open.map(|row| row.address))
+}
+
+/// The owner of a mailbox says that something was not their doing. False when the link does not work.
+///
+/// # Errors
+/// [`Refusal::Fault`].
+pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Result<bool, Refusal> {
+    if !mailed::is_token(NOT_ME, token) {
+        return Ok(false);
+    }
+    let (inner, digest) = (app.clone(), token.digest());
+    let done = app.db.write(move |tx| {
+        let now = inner.clock.now();
+        let Some(row) = tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])? else { return Ok(false) };
+        let user = row.user_id;
+        mailed::lock_person(tx, user)?;
+        if tx.opt::<(Id<UserRow>,)>(&store::CONSUME_NOT_ME, params![digest, now])?.is_none() {
+            return Ok(false);
+        }
+        tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
+        let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
+        mailed::kill_all(tx, user)?;
+        sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
+        passwords::demand_change(tx, user, "not_me", now)?;
+        if back {
+            // To the address that is the account's again; when somebody else has it by now, to nobody.
+            mail_reset(tx, &inner, user, "password_reset")?;
+        }
+        inner.audit_own(tx, user, "disavowed", from, json!({ "address_restored": back }))?;
+        Ok(true)
+    });
+    Ok(done.await?)
+}
+
+/// Adds this slice's jobs to a worker's handlers.
+#[must_use]
+pub fn handle(app: &App, handlers: Handlers) -> Handlers {
+    let app = app.clone();
+    handlers.on(move |job: ForgotPassword| send(app.clone(), job))
+}
