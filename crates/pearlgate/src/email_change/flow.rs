@@ -54,12 +54,12 @@ pub(super) async fn ask(
             Some(holder) if holder.user_id != user => ("email_change_taken", holder.address),
             _ => ("email_change", to.as_str().to_owned()),
         };
-        let values = json!({
-            "link": format!("{}/email-change?token={}", inner.settings.public_url, proofs.token.reveal()),
-            "code": proofs.code.reveal(),
-            "expires_in": in_words(lifetime),
-            "service_name": inner.settings.service_name,
-        });
+        let mut values = json!({ "service_name": inner.settings.service_name });
+        if kind == "email_change" {
+            let link = format!("{}/email-change?token={}", inner.settings.public_url, proofs.token.reveal());
+            (values["link"], values["code"]) = (link.into(), proofs.code.reveal().into());
+            values["expires_in"] = in_words(lifetime).into();
+        }
         inner.postman.send(tx, &Mail { kind: kind.into(), to: address, values }, now, lifetime)?;
         inner.audit_own(tx, user, "email_change_requested", from, json!({}))?;
         Ok(true)
@@ -90,16 +90,16 @@ pub(super) async fn confirm(
             }
             return Ok(Err(Refusal::Invalid));
         };
-        mailed::lock_person(tx, user)?;
         let Some(new) = tx.opt::<Address>(&store::PENDING, params![user])? else {
             return Ok(Err(Refusal::Invalid));
         };
         if !mailed::consume(tx, &EMAIL_CHANGE, user, digest, now)? {
             return Ok(Err(Refusal::Invalid));
         }
-        let undo_lifetime = inner.settings.email_change_undo;
-        let undo = mailed::not_me_link(tx, &inner, user, "/email-change", undo_lifetime)?;
         let Some(old) = swap(tx, user, &new)? else { return Ok(Err(Refusal::Taken)) };
+        let undo_lifetime = inner.settings.email_change_undo;
+        let whose = (old.address.as_str(), old.address_key.as_str());
+        let undo = mailed::not_me_link(tx, &inner, user, whose, "/email-change", undo_lifetime)?;
         tx.execute(&store::PROVEN, params![user, now])?;
         mailed::kill_all(tx, user)?;
         mailed::forget_failures(tx, user)?;
@@ -119,14 +119,17 @@ pub(super) async fn confirm(
 /// Whoever holds it without ever having proven it is no obstacle.
 fn swap(tx: &mut Tx<'_>, user: Id<UserRow>, new: &Address) -> db::Result<Option<Address>> {
     let old: Address = tx.one(&store::LET_GO, params![user])?;
-    let holder: Option<(Id<UserRow>,)> = tx.opt(&store::HOLDER, params![new.address_key])?;
-    if let Some((stranger,)) = holder
-        && tx.opt::<(i64,)>(&store::IS_VERIFIED, params![stranger])?.is_none()
-    {
-        tx.execute(&store::FORGET_STRANGER, params![stranger])?;
-    }
-    if take(tx, user, new)? {
-        return Ok(Some(old));
+    // Twice: somebody may register the address, unproven, between the look and the taking.
+    for _ in 0..2 {
+        let holder: Option<(Id<UserRow>,)> = tx.opt(&store::HOLDER, params![new.address_key])?;
+        if let Some((stranger,)) = holder
+            && tx.opt::<(i64,)>(&store::IS_VERIFIED, params![stranger])?.is_none()
+        {
+            tx.execute(&store::FORGET_STRANGER, params![stranger])?;
+        }
+        if take(tx, user, new)? {
+            return Ok(Some(old));
+        }
     }
     take(tx, user, &old)?;
     Ok(None)

@@ -130,7 +130,6 @@ pub(super) async fn consume(
             }
             return Ok(Err(Refusal::Invalid));
         };
-        mailed::lock_person(tx, user)?;
         if !mailed::consume(tx, &MAGIC_LINK, user, digest, now)? {
             return Ok(Err(Refusal::Invalid));
         }

@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use foundation::kernel::Problem;
 use serde::Deserialize;
 use serde_json::json;
@@ -52,8 +52,9 @@ pub(crate) async fn submit(
     };
     match flow::consume(&app, Shown::Link(token), String::new(), from).await {
         Ok(started) => {
+            // Two cookies: this page's goes, the session's comes.
             let session = let_in(&app, started, Transport::Cookie)?.cookie;
-            Ok((session, PAGE.done(&app, "done")?).into_response())
+            Ok((AppendHeaders(session.into_iter().flatten()), PAGE.done(&app, "done")?).into_response())
         }
         Err(Refusal::Invalid) => PAGE.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         Err(Refusal::Barred(Barred::Suspended)) => PAGE.state(&app, StatusCode::FORBIDDEN, "suspended"),

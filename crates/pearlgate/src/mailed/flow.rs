@@ -22,8 +22,8 @@ pub enum Shown {
     Code(Option<Id<UserRow>>, Secret),
 }
 
-/// Whose open secret this is, and the digest with which it can be consumed. Consumes nothing, but a code costs a
-/// guess, which is given back when it was right.
+/// Whose open secret this is, and the digest with which it can be consumed; the person is locked. Consumes nothing,
+/// but a code costs a guess, which is given back when it was right.
 ///
 /// # Errors
 /// As every statement.
@@ -33,13 +33,19 @@ pub fn find(
     kind: &Kind,
     shown: &Shown,
 ) -> db::Result<Option<(Id<UserRow>, Digest)>> {
+    // The person first, whichever was shown: whoever locks in another order waits for each other.
     match shown {
         Shown::Link(token) => {
-            let user = open_person(tx, kind, token, app.clock.now())?;
-            Ok(user.map(|user| (user, token.digest())))
+            let Some(user) = open_person(tx, kind, token, app.clock.now())? else { return Ok(None) };
+            lock_person(tx, user)?;
+            Ok(Some((user, token.digest())))
         }
-        Shown::Code(Some(user), code) => Ok(guess(tx, app, kind, *user, code)?.map(|digest| (*user, digest))),
-        Shown::Code(None, _) => Ok(None),
+        Shown::Code(user, code) => {
+            // Nobody's code costs as much as somebody's.
+            let user = user.unwrap_or_else(|| Id::from_bytes([0; 16]));
+            lock_person(tx, user)?;
+            Ok(guess(tx, app, kind, user, code)?.map(|digest| (user, digest)))
+        }
     }
 }
 
@@ -131,7 +137,8 @@ pub fn forget_failures(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
     tx.execute(&store::FORGET_FAILURES, params![user]).map(|_| ())
 }
 
-/// A link with which whoever reads the account's present mailbox can say later that something was not their doing.
+/// A link with which whoever reads this mailbox, the account's until now, can say later that something was not their
+/// doing.
 /// It survives other mails and changes: it is the way back from them.
 ///
 /// # Errors
@@ -140,12 +147,16 @@ pub fn not_me_link(
     tx: &mut Tx<'_>,
     app: &App,
     user: Id<UserRow>,
+    (address, address_key): (&str, &str),
     page: &str,
     lifetime: Duration,
 ) -> db::Result<String> {
     let token = Secret::encode(NOT_ME, &app.chance.bytes::<32>());
     let now = app.clock.now();
-    tx.execute(&store::OPEN_NOT_ME, params![token.digest(), user, now, now + lifetime])?;
+    tx.execute(
+        &store::OPEN_NOT_ME,
+        params![token.digest(), user, address, address_key, now, now + lifetime],
+    )?;
     Ok(format!("{}{page}?token={}", app.settings.public_url, token.reveal()))
 }
 

@@ -30,7 +30,7 @@ statements! {
     SWEEP_NOT_ME = "DELETE FROM not_me_tokens WHERE link_digest IN
         (SELECT t.link_digest FROM not_me_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500)";
     OPEN_NOT_ME = "INSERT INTO not_me_tokens (link_digest, user_id, address, address_key, created_at, expires_at)
-        SELECT $1, user_id, address, address_key, $3, $4 FROM user_emails WHERE user_id = $2";
+        VALUES ($1, $2, $3, $4, $5, $6)";
     RESET_BY_LINK = "SELECT user_id FROM password_reset_tokens WHERE link_digest = $1 AND expires_at > $2";
     RESET_SPEND = "UPDATE password_reset_tokens SET failures = failures + 1
         WHERE user_id = $1 AND failures < $2 AND expires_at > $3 RETURNING code_digest";

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::breach::Finding;
 use super::hash::{Overloaded, Verdict};
-use super::model::{About, Attempt, Password};
+use super::model::{About, Attempt, Password, cap};
 use super::store::{self, Owner, User};
 use crate::app::App;
 use crate::errors;
@@ -97,7 +97,7 @@ pub fn about_newcomer(app: &App, email: &str, display_name: &str) -> About {
 /// # Errors
 /// As every statement.
 pub fn about_person(tx: &mut Tx<'_>, app: &App, user: User) -> db::Result<About> {
-    let Owner { address, display_name, second_factor } = tx.one(&store::PERSON, params![user])?;
+    let Owner { address, display_name, second_factor, .. } = tx.one(&store::PERSON, params![user])?;
     let s = &app.settings;
     let min_length = if second_factor { s.min_password_length_with_mfa } else { s.min_password_length };
     Ok(About::new(&s.service_name, &address, &display_name, min_length))
@@ -131,14 +131,25 @@ pub fn note_breach_check(tx: &mut Tx<'_>, user: User, asked: bool, now: Timestam
     Ok(())
 }
 
-/// Nobody is let in with the present password any more; why: `breached` or `not_me`.
+/// Nobody is let in with the password any more that has this hash (or, without one, with the present one); why:
+/// `breached` or `not_me`. False when another password was set meanwhile.
 ///
 /// # Errors
 /// As every statement.
-pub fn demand_change(tx: &mut Tx<'_>, user: User, reason: &str, now: Timestamp) -> db::Result<()> {
-    tx.execute(&store::CLEAR_PENDING, params![user])?;
-    tx.execute(&store::DEMAND, params![user, reason, now])?;
-    Ok(())
+pub fn demand_change(
+    tx: &mut Tx<'_>,
+    user: User,
+    hash: Option<&str>,
+    reason: &str,
+    now: Timestamp,
+) -> db::Result<bool> {
+    mailed::lock_person(tx, user)?;
+    let demanded: Option<(i64,)> =
+        tx.opt(&store::DEMAND, params![user, reason, now, hash.unwrap_or_default()])?;
+    if demanded.is_some() {
+        tx.execute(&store::CLEAR_PENDING, params![user])?;
+    }
+    Ok(demanded.is_some())
 }
 
 /// Puts a better hash of the same password in the place of `old`; false when it was changed meanwhile.
@@ -157,10 +168,10 @@ pub fn renew(tx: &mut Tx<'_>, user: User, old: &str, new: &str) -> db::Result<bo
 /// As every statement.
 pub fn tell_changed(tx: &mut Tx<'_>, app: &App, user: User) -> db::Result<()> {
     let now = app.clock.now();
-    let Owner { address, .. } = tx.one(&store::PERSON, params![user])?;
+    let Owner { address, address_key, .. } = tx.one(&store::PERSON, params![user])?;
     let values = json!({
         "service_name": app.settings.service_name, "at": now.to_string(),
-        "link": mailed::not_me_link(tx, app, user, "/not-me", NOT_ME)?,
+        "link": mailed::not_me_link(tx, app, user, (&address, &address_key), "/not-me", NOT_ME)?,
         "link_expires_in": mailed::in_words(NOT_ME),
     });
     app.postman.send(tx, &Mail { kind: "password_changed".into(), to: address, values }, now, NOTICE)
@@ -179,6 +190,7 @@ pub(super) async fn change(
     from: ClientAddress,
 ) -> Result<(), Problem> {
     current.must_be_fresh(app)?;
+    cap("new_password", new).map_err(Unfit::Field)?;
     let (user, session) = (current.row.user_id, current.row.session_id);
     let (inner, fault) = (app.clone(), |e: db::Error| e.to_problem());
     let stored: Option<(String,)> =
@@ -197,7 +209,7 @@ pub(super) async fn change(
             )
         });
         noted.await.map_err(fault)?;
-        return Err(errors::problem("invalid_credentials").detail("The current password is not this one."));
+        return Err(wrong_password());
     };
     let about = app.db.read_one(move |tx| about_person(tx, &inner, user)).await.map_err(fault)?;
     let chosen = choose(app, "new_password", new, &about).await?;
@@ -213,12 +225,11 @@ pub(super) async fn change(
         // A session that was ended while the hash was made changes nothing any more.
         let alive: Option<(Id<crate::accounts::UserRow>,)> =
             tx.opt(&store::STILL_THERE, params![session, now])?;
-        let replaced = match alive {
-            Some(_) => tx.opt::<(i64,)>(&store::REPLACE, params![user, stored, hash, now])?.is_some(),
-            None => false,
-        };
-        if !replaced {
-            return Ok(false);
+        if alive.is_none() {
+            return Ok(Changed::SessionEnded);
+        }
+        if tx.opt::<(i64,)>(&store::REPLACE, params![user, stored, hash, now])?.is_none() {
+            return Ok(Changed::ByAnother);
         }
         forget_the_old(tx, user)?;
         note_breach_check(tx, user, chosen.asked, now)?;
@@ -226,13 +237,25 @@ pub(super) async fn change(
         sessions::end_others(tx, &inner, user, session, EndReason::PasswordChanged, from)?;
         tell_changed(tx, &inner, user)?;
         inner.audit_own(tx, user, "password_changed", from, json!({}))?;
-        Ok(true)
+        Ok(Changed::Done)
     });
-    if replaced.await.map_err(fault)? {
-        return Ok(());
+    match replaced.await.map_err(fault)? {
+        Changed::Done => Ok(()),
+        Changed::ByAnother => Err(wrong_password()),
+        Changed::SessionEnded => Err(errors::session_ended(&sessions::end_reason(app, session).await?)),
     }
-    // Somebody else changed the password or ended the session in between; the next call tells which.
-    Err(errors::session_ended(&sessions::end_reason(app, session).await?))
+}
+
+/// What became of a change.
+enum Changed {
+    Done,
+    /// Another change was faster: what was shown is not the password any more.
+    ByAnother,
+    SessionEnded,
+}
+
+fn wrong_password() -> Problem {
+    errors::problem("invalid_credentials").detail("The current password is not this one.")
 }
 
 /// Measures how long other systems' hashes take here, as long as anybody has one: [`super::HashPool::level`].

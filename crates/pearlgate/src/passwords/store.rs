@@ -17,12 +17,15 @@ statements! {
     STILL_THERE = "SELECT s.user_id FROM sessions s WHERE s.id = $1 AND s.expires_at > $2
         AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
     /// What a new password must not be about, and whether the account has a second factor.
-    PERSON = "SELECT e.address, u.display_name,
+    PERSON = "SELECT e.address, e.address_key, u.display_name,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT)
         FROM users u JOIN user_emails e ON e.user_id = u.id WHERE u.id = $1";
     CLEAR_DEMAND = "DELETE FROM password_change_demands WHERE user_id = $1";
-    DEMAND = "INSERT INTO password_change_demands (user_id, reason, demanded_at) VALUES ($1, $2, $3)
-        ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason";
+    /// Of the password with this hash, or of whichever it is: one that was set meanwhile is not meant.
+    DEMAND = "INSERT INTO password_change_demands (user_id, reason, demanded_at)
+        SELECT u.id, $2, $3 FROM users u WHERE u.id = $1 AND (CAST($4 AS TEXT) = ''
+            OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $4))
+        ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason RETURNING demanded_at";
     CLEAR_FOREIGN = "DELETE FROM foreign_hashes WHERE user_id = $1";
     PENDING = "INSERT INTO pending_breach_checks (user_id, since) VALUES ($1, $2)
         ON CONFLICT (user_id) DO UPDATE SET since = excluded.since";
@@ -37,6 +40,7 @@ record! {
     #[derive(Debug)]
     pub(super) struct Owner {
         pub(super) address: String,
+        pub(super) address_key: String,
         pub(super) display_name: String,
         pub(super) second_factor: bool,
     }

@@ -237,10 +237,13 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
-        passwords::demand_change(tx, user, "not_me", now)?;
+        passwords::demand_change(tx, user, None, "not_me", now)?;
         if back {
-            // To the address that is the account's again; when somebody else has it by now, to nobody.
             mail_reset(tx, &inner, user, "password_reset")?;
+        } else {
+            // Somebody else has proven the address by now, so the account stays at the one that was disavowed: nobody
+            // gets in by that mailbox until an operator has looked.
+            tx.execute(&store::SUSPEND, params![user, "disavowed by its former address", now])?;
         }
         inner.audit_own(tx, user, "disavowed", from, json!({ "address_restored": back }))?;
         Ok(true)

@@ -13,6 +13,8 @@ statements! {
         ON CONFLICT (user_id) DO UPDATE SET link_digest = excluded.link_digest, code_digest = excluded.code_digest,
             failures = 0, expires_at = excluded.expires_at";
     SUSPENDED = "SELECT suspended_at FROM suspensions WHERE user_id = $1";
+    SUSPEND = "INSERT INTO suspensions (user_id, reason, suspended_at) VALUES ($1, $2, $3)
+        ON CONFLICT (user_id) DO NOTHING";
     NOT_ME = "SELECT user_id, address, address_key, created_at FROM not_me_tokens WHERE link_digest = $1 AND expires_at > $2";
     CONSUME_NOT_ME = "DELETE FROM not_me_tokens WHERE link_digest = $1 AND expires_at > $2 RETURNING user_id";
     /// What was said to be possible after that moment is not: it may have been said to whoever took the account.

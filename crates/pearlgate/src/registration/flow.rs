@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foundation::audit::Stream;
-use foundation::db::{self, Tx};
+use foundation::db::{self, Param, Statement, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError, When};
 use foundation::kernel::{Digest, Id, Secret};
@@ -119,6 +119,7 @@ impl Registration<'_> {
     fn holder(&self, tx: &mut Tx<'_>) -> db::Result<(Holder, bool)> {
         let (form, key) = (self.form, self.form.email.key());
         if let Some(holder) = tx.opt::<Holder>(&store::LOCK_ADDRESS, params![key])? {
+            mailed::lock_person(tx, holder.user_id)?;
             let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
             if !verified {
                 let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
@@ -289,11 +290,11 @@ fn consume(
     let now = app.clock.now();
     match shown {
         Shown::IdAndLink(id, token) => {
-            tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_ID, params![id])?;
+            lock(tx, &store::LOCK_BY_ID, params![id])?;
             tx.opt(&store::CONSUME_LINK, params![id, token.digest(), now])
         }
         Shown::LinkAndPassword(token, _) => {
-            tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_LINK, params![token.digest()])?;
+            lock(tx, &store::LOCK_BY_LINK, params![token.digest()])?;
             let user: Option<(Id<UserRow>,)> =
                 tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
             if let Some((user_id,)) = user {
@@ -306,6 +307,14 @@ fn consume(
     }
 }
 
+/// The address first, then its person: the same order everywhere.
+fn lock(tx: &mut Tx<'_>, address: &'static Statement, of: &[Param<'_>]) -> db::Result<()> {
+    if let Some((user,)) = tx.opt::<(Id<UserRow>,)>(address, of)? {
+        mailed::lock_person(tx, user)?;
+    }
+    Ok(())
+}
+
 fn consume_code(
     tx: &mut Tx<'_>,
     app: &App,
@@ -314,7 +323,7 @@ fn consume_code(
     from: ClientAddress,
 ) -> db::Result<Option<Consumed>> {
     let now = app.clock.now();
-    tx.opt::<(Id<UserRow>,)>(&store::LOCK_BY_ID, params![id])?;
+    lock(tx, &store::LOCK_BY_ID, params![id])?;
     let guess = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])?;
     let Some(guess) = guess else {
         // Nobody's id costs as much as somebody's.
@@ -412,7 +421,9 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
-            tx.opt::<Holder>(&store::LOCK_ADDRESS, params![job.address_key])?;
+            if let Some(holder) = tx.opt::<Holder>(&store::LOCK_ADDRESS, params![job.address_key])? {
+                mailed::lock_person(tx, holder.user_id)?;
+            }
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };

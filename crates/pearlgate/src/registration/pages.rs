@@ -64,5 +64,5 @@ pub(crate) async fn submit(
 }
 
 fn form(app: &App, token: &Secret, address: &str, field_error: &str) -> Result<Response, Problem> {
-    PAGE.form(app, token, json!({ "address": address, "field_error": field_error }))
+    PAGE.form(app, token, json!({ "address": address, "field_error": field_error, "min_length": app.settings.min_password_length }))
 }

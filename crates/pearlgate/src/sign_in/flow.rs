@@ -10,9 +10,10 @@ use super::model::Refusal;
 use super::store::{self, Candidate};
 use crate::accounts::EmailAddress;
 use crate::app::App;
+use crate::mailed;
 use crate::passwords::{self, Attempt, Finding, Verdict};
 use crate::recovery;
-use crate::sessions::{self, Beginning, Proof, Started};
+use crate::sessions::{self, Barred, Beginning, Proof, Started};
 
 /// Somebody who wants in.
 #[derive(Debug, Clone)]
@@ -29,6 +30,17 @@ pub(super) struct Login {
 /// # Errors
 /// [`Refusal`].
 pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
+    // Another sign-in of the same person may have put a better hash in the place of the one that was checked.
+    for _ in 0..3 {
+        match check(app, &login).await? {
+            Err(Barred::Outdated) => {}
+            begun => return Ok(begun?),
+        }
+    }
+    Err(Refusal::InvalidCredentials)
+}
+
+async fn check(app: &App, login: &Login) -> Result<Result<Started, Barred>, Refusal> {
     let key = login.email.key().to_owned();
     let candidate: Option<Candidate> = app.db.read_one(move |tx| tx.opt(&store::FIND, params![key])).await?;
     let stored = candidate.as_ref().map(|c| c.password_hash.as_str()).filter(|hash| !hash.is_empty());
@@ -39,7 +51,7 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
         }
         candidate => {
             let unproven = checked.verdict == Verdict::Right;
-            refused(app, candidate, &login, unproven).await?;
+            refused(app, candidate, login, unproven).await?;
             app.hashes.level(&checked).await;
             Err(if unproven { Refusal::EmailNotVerified } else { Refusal::InvalidCredentials })
         }
@@ -47,7 +59,12 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
 }
 
 /// The password was right: is it still fit, and does anything bar the person?
-async fn proven(app: &App, candidate: Candidate, login: Login, outdated: bool) -> Result<Started, Refusal> {
+async fn proven(
+    app: &App,
+    candidate: Candidate,
+    login: &Login,
+    outdated: bool,
+) -> Result<Result<Started, Barred>, Refusal> {
     if candidate.change_demanded {
         let (inner, user, from) = (app.clone(), candidate.user_id, login.from);
         let noted = app.db.write(move |tx| {
@@ -66,7 +83,7 @@ async fn proven(app: &App, candidate: Candidate, login: Login, outdated: bool) -
     if candidate.breach_check_pending {
         // The question that was put off when the password was set, now that it is at hand again.
         match app.breaches.find(login.password.reveal()).await {
-            Finding::Breached => return Err(known_to_others(app, &candidate, &login).await?),
+            Finding::Breached => return known_to_others(app, &candidate, login).await,
             Finding::Unknown => asked = true,
             Finding::NotAsked => {}
         }
@@ -76,35 +93,42 @@ async fn proven(app: &App, candidate: Candidate, login: Login, outdated: bool) -
     begin(app, candidate, login, renewed, asked).await
 }
 
-async fn known_to_others(app: &App, candidate: &Candidate, login: &Login) -> Result<Refusal, Refusal> {
-    let (inner, user, from) = (app.clone(), candidate.user_id, login.from);
+async fn known_to_others(
+    app: &App,
+    candidate: &Candidate,
+    login: &Login,
+) -> Result<Result<Started, Barred>, Refusal> {
+    let (inner, user, from, hash) =
+        (app.clone(), candidate.user_id, login.from, candidate.password_hash.clone());
     let demanded = app.db.write(move |tx| {
-        passwords::demand_change(tx, user, "breached", inner.clock.now())?;
+        if !passwords::demand_change(tx, user, Some(&hash), "breached", inner.clock.now())? {
+            return Ok(false);
+        }
         recovery::mail_reset(tx, &inner, user, "password_breached")?;
-        inner.audit_own(tx, user, "sign_in_refused", from, json!({ "reason": "password_breached" }))
+        inner.audit_own(tx, user, "sign_in_refused", from, json!({ "reason": "password_breached" }))?;
+        Ok(true)
     });
-    demanded.await?;
-    Ok(Refusal::PasswordKnown)
+    if demanded.await? { Err(Refusal::PasswordKnown) } else { Ok(Err(Barred::Outdated)) }
 }
 
 async fn begin(
     app: &App,
     candidate: Candidate,
-    login: Login,
+    login: &Login,
     renewed: Option<String>,
     asked: bool,
-) -> Result<Started, Refusal> {
-    let inner = app.clone();
+) -> Result<Result<Started, Barred>, Refusal> {
+    let (inner, login) = (app.clone(), login.clone());
     let begun = app.db.write(move |tx| {
         let user = candidate.user_id;
         let mut hash = &candidate.password_hash;
+        if renewed.is_some() {
+            mailed::lock_person(tx, user)?;
+        }
         if let Some(new) = &renewed
             && passwords::renew(tx, user, hash, new)?
         {
             hash = new;
-        }
-        if asked {
-            passwords::note_breach_check(tx, user, true, inner.clock.now())?;
         }
         let (device, known) =
             sessions::known_device(&inner.device_key, user, login.device_token.as_ref(), &inner.chance);
@@ -117,11 +141,17 @@ async fn begin(
             from: login.from,
         };
         let begun = sessions::begin(tx, &inner, &with)?;
+        if asked && begun.is_ok() {
+            passwords::note_breach_check(tx, user, true, inner.clock.now())?;
+        }
+        if matches!(begun, Err(Barred::Outdated)) {
+            return Ok(begun);
+        }
         let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
         inner.audit_own(tx, user, kind, login.from, json!({ "known_device": known }))?;
         Ok(begun)
     });
-    Ok(begun.await??)
+    Ok(begun.await?)
 }
 
 /// Writes a failure down, in the person's own history or, when there is nobody, in the shard of the address.

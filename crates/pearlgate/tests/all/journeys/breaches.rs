@@ -46,14 +46,16 @@ impl Ranges {
     async fn start(engine: Engine) -> (Self, TestApp) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let ranges = Self(Arc::new(Mutex::new(Inner { mode: Mode::Answer, known: Vec::new(), heads: Vec::new() })));
+        let ranges =
+            Self(Arc::new(Mutex::new(Inner { mode: Mode::Answer, known: Vec::new(), heads: Vec::new() })));
         let service = ranges.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(service.clone().serve(socket));
             }
         });
-        let settings = format!("[passwords.breach]\nurl = \"http://127.0.0.1:{port}/range/\"\ntimeout = \"2s\"");
+        let settings =
+            format!("[passwords.breach]\nurl = \"http://127.0.0.1:{port}/range/\"\ntimeout = \"2s\"");
         (ranges, TestApp::with(engine, true, &settings).await)
     }
 
@@ -102,7 +104,8 @@ impl Ranges {
             Mode::Garbage => (200, 15, "<html>hi</html>".to_owned()),
             Mode::Huge => (200, 1 << 30, range),
         };
-        let head = format!("HTTP/1.1 {status} So\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        let head =
+            format!("HTTP/1.1 {status} So\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
         let mut written = socket.write_all(head.as_bytes()).await;
         while mode == Mode::Huge && written.is_ok() {
             written = socket.write_all(&[b'0'; 16_384]).await;
@@ -126,7 +129,8 @@ async fn nothing_but_five_digits_of_a_hash_leaves() {
     let hash = sha1(PASSWORD);
     assert_eq!(heads[0].lines().next().unwrap(), format!("GET /range/{} HTTP/1.1", &hash[..5]));
     let head = heads[0].to_lowercase();
-    let names: BTreeSet<&str> = head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    let names: BTreeSet<&str> =
+        head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();
     let expected = ["accept", "accept-encoding", "add-padding", "connection", "host", "user-agent"];
     assert!(names.iter().all(|name| expected.contains(name)), "{names:?}");
     assert!(head.contains("add-padding: true") && !head.contains("example.com"), "{head}");
@@ -136,7 +140,11 @@ async fn nothing_but_five_digits_of_a_hash_leaves() {
     ranges.know("two copper bells under snow", 0);
     let listed = register(&app, "eve@example.com", "eleven silver kites at dusk", "").await;
     assert_eq!(refused(&listed), says("password:password_breached"));
-    assert_eq!(register(&app, "eve@example.com", "two copper bells under snow", "").await.status, 202, "padding");
+    assert_eq!(
+        register(&app, "eve@example.com", "two copper bells under snow", "").await.status,
+        202,
+        "padding"
+    );
     assert_eq!((app.count(PENDING).await, health(&app).await.as_str()), (0, "up"));
     assert_eq!(register(&app, "eve@example.com", "short", "").await.status, 422);
     assert_eq!(ranges.heads().len(), 3, "what is refused anyway is not asked about");
@@ -158,7 +166,11 @@ async fn whatever_the_service_does_people_register() {
     assert_eq!(app.count(PENDING).await, 7, "every second time it answered");
     ranges.be(Mode::Answer);
     assert_eq!(app.register("ada1@example.com").await.status, 202);
-    assert_eq!((app.count(PENDING).await, health(&app).await.as_str()), (6, "up"), "the newer registration was asked about");
+    assert_eq!(
+        (app.count(PENDING).await, health(&app).await.as_str()),
+        (6, "up"),
+        "the newer registration was asked about"
+    );
     app.finish().await;
 }
 
@@ -168,7 +180,11 @@ async fn what_was_put_off_is_asked_at_the_next_sign_in() {
         let (ranges, app) = Ranges::start(engine).await;
         ranges.be(Mode::Error);
         let ada = app.person("ada@example.com").await;
-        assert_eq!(app.login(&ada.email, PASSWORD).await.status, 200, "somebody else's outage locks nobody out");
+        assert_eq!(
+            app.login(&ada.email, PASSWORD).await.status,
+            200,
+            "somebody else's outage locks nobody out"
+        );
         assert_eq!(app.count(PENDING).await, 1, "and the question stays");
         let asked = ranges.heads().len();
         assert_eq!(app.login(&ada.email, NEW).await.refusal(), "401 invalid_credentials");
@@ -180,7 +196,11 @@ async fn what_was_put_off_is_asked_at_the_next_sign_in() {
         let mail = app.mail(&ada.email, "password_breached", 1).await;
         ranges.be(Mode::Error);
         for _ in 0..2 {
-            assert_eq!(refused(&app.login(&ada.email, PASSWORD).await), says("password:password_breached"), "it is known by now");
+            assert_eq!(
+                refused(&app.login(&ada.email, PASSWORD).await),
+                says("password:password_breached"),
+                "it is known by now"
+            );
         }
         app.quiet().await;
         assert_eq!(mails(&app, &ada.email, "password_breached"), 1, "one mail, not one for each try");

@@ -1,6 +1,12 @@
 //! Stories through HTTP.
 
 mod account;
+mod breaches;
+mod email_change;
+mod magic_links;
 mod pages;
+mod passwords;
+mod recovery;
 mod registration;
 mod sessions;
+mod steps;
