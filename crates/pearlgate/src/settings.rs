@@ -194,6 +194,11 @@ pub struct Settings {
 pub const MAX_HASH_MEMORY: u32 = 1 << 20;
 /// Passes that a setting or a stored hash may ask for.
 pub const MAX_HASH_PASSES: u32 = 64;
+/// KiB, and KiB times passes, that a stored hash may ask for when the settings do not ask for more: about three
+/// seconds of one core.
+pub const MAX_STORED_MEMORY: u32 = 1 << 17;
+/// See [`MAX_STORED_MEMORY`].
+pub const MAX_STORED_WORK: u64 = 1 << 21;
 /// Lanes that a setting or a stored hash may ask for.
 pub const MAX_HASH_LANES: u32 = 16;
 

@@ -20,8 +20,8 @@ mod sqlite;
 mod types;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use migrate::{Migration, MigrationError, MigrationState, Status};
 pub use postgres::PostgresOptions;
@@ -69,6 +69,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Db {
     engine: Engine,
     open: Arc<AtomicBool>,
+    observed: Arc<Observed>,
+}
+
+/// What transactions did, when somebody wants to know.
+#[derive(Default)]
+struct Observed {
+    on: AtomicBool,
+    transactions: Mutex<Vec<Vec<&'static str>>>,
 }
 
 #[derive(Clone)]
@@ -106,7 +114,7 @@ impl Db {
     }
 
     fn new(engine: Engine) -> Self {
-        Self { engine, open: Arc::new(AtomicBool::new(false)) }
+        Self { engine, open: Arc::new(AtomicBool::new(false)), observed: Arc::default() }
     }
 
     /// Which database this is.
@@ -241,7 +249,35 @@ impl Db {
         self.write(move |tx| tx.batch(&sql)).await
     }
 
+    /// Starts noting what every transaction does: for a test that asks whether two requests cost the same.
+    pub fn observe(&self) {
+        self.observed.on.store(true, Ordering::SeqCst);
+    }
+
+    /// The statements of each transaction since the last call, by name.
+    pub fn observed(&self) -> Vec<Vec<&'static str>> {
+        std::mem::take(&mut *self.observed.transactions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn run<T, F>(&self, mode: Mode, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        if !self.observed.on.load(Ordering::Relaxed) {
+            return self.dispatch(mode, f).await;
+        }
+        let seen = self.observed.clone();
+        let observed = move |tx: &mut Tx<'_>| {
+            tx.observe();
+            let result = f(tx);
+            seen.transactions.lock().unwrap_or_else(PoisonError::into_inner).push(tx.observed());
+            result
+        };
+        self.dispatch(mode, observed).await
+    }
+
+    async fn dispatch<T, F>(&self, mode: Mode, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,

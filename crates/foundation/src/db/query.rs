@@ -44,6 +44,7 @@ pub struct Tx<'c> {
     failed: Option<Error>,
     statements_left: usize,
     wake: Vec<Arc<Notify>>,
+    observed: Option<Vec<&'static str>>,
 }
 
 pub(super) enum Connection<'c> {
@@ -61,7 +62,7 @@ pub(super) struct PgConnection {
 
 impl<'c> Tx<'c> {
     pub(super) fn new(connection: Connection<'c>, statements_left: usize) -> Self {
-        Self { connection, failed: None, statements_left, wake: Vec::new() }
+        Self { connection, failed: None, statements_left, wake: Vec::new(), observed: None }
     }
 
     /// Runs a statement and gives the number of rows it changed.
@@ -140,6 +141,15 @@ impl<'c> Tx<'c> {
         }
     }
 
+    /// Starts noting the names of the statements that this transaction runs.
+    pub(super) fn observe(&mut self) {
+        self.observed = Some(Vec::new());
+    }
+
+    pub(super) fn observed(&mut self) -> Vec<&'static str> {
+        self.observed.take().unwrap_or_default()
+    }
+
     fn guarded<T>(
         &mut self,
         statement: &Statement,
@@ -153,6 +163,9 @@ impl<'c> Tx<'c> {
             return Err(self.doom(Error::Bug(more)));
         };
         self.statements_left = left;
+        if let Some(observed) = &mut self.observed {
+            observed.push(statement.name);
+        }
         run(&mut self.connection).map_err(|error| self.doom(error))
     }
 

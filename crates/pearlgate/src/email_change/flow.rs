@@ -54,12 +54,15 @@ pub(super) async fn ask(
             Some(holder) if holder.user_id != user => ("email_change_taken", holder.address),
             _ => ("email_change", to.as_str().to_owned()),
         };
-        let mut values = json!({ "service_name": inner.settings.service_name });
-        if kind == "email_change" {
-            let link = format!("{}/email-change?token={}", inner.settings.public_url, proofs.token.reveal());
-            (values["link"], values["code"]) = (link.into(), proofs.code.reveal().into());
-            values["expires_in"] = in_words(lifetime).into();
-        }
+        let service_name = &inner.settings.service_name;
+        let values = if kind == "email_change" {
+            json!({
+                "link": format!("{}/email-change?token={}", inner.settings.public_url, proofs.token.reveal()),
+                "code": proofs.code.reveal(), "expires_in": in_words(lifetime), "service_name": service_name,
+            })
+        } else {
+            json!({ "service_name": service_name })
+        };
         inner.postman.send(tx, &Mail { kind: kind.into(), to: address, values }, now, lifetime)?;
         inner.audit_own(tx, user, "email_change_requested", from, json!({}))?;
         Ok(true)
@@ -123,6 +126,7 @@ fn swap(tx: &mut Tx<'_>, user: Id<UserRow>, new: &Address) -> db::Result<Option<
     for _ in 0..2 {
         let holder: Option<(Id<UserRow>,)> = tx.opt(&store::HOLDER, params![new.address_key])?;
         if let Some((stranger,)) = holder
+            && mailed::lock_person(tx, stranger)?
             && tx.opt::<(i64,)>(&store::IS_VERIFIED, params![stranger])?.is_none()
         {
             tx.execute(&store::FORGET_STRANGER, params![stranger])?;

@@ -13,7 +13,7 @@ use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
 use crate::mailed::{NOT_ME, Shown, is_token};
-use crate::recovery;
+use crate::recovery::{self, Disavowed};
 use crate::router::From;
 
 const PAGE: LinkPage =
@@ -58,10 +58,10 @@ pub(crate) async fn submit(
         return PAGE.state(&app, StatusCode::OK, "expired_cookie");
     };
     if is_token(NOT_ME, &token) {
-        return if recovery::not_me(&app, &token, from).await? {
-            PAGE.done(&app, "undone")
-        } else {
-            PAGE.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid")
+        return match recovery::not_me(&app, &token, from).await? {
+            Disavowed::Restored => PAGE.done(&app, "undone"),
+            Disavowed::Suspended => PAGE.done(&app, "suspended"),
+            Disavowed::Invalid => PAGE.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         };
     }
     match flow::confirm(&app, Shown::Link(token), None, from).await {

@@ -20,7 +20,7 @@ statements! {
         WHERE e.address_key = $1";
     PENDING = "SELECT c.address, c.address_key FROM email_change_tokens c WHERE c.user_id = $1
         AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = c.user_id)";
-    HOLDER = "SELECT user_id FROM user_emails WHERE address_key = $1 /*pg FOR UPDATE */";
+    HOLDER = "SELECT user_id FROM user_emails WHERE address_key = $1";
     IS_VERIFIED = "SELECT verified_at FROM verified_emails WHERE user_id = $1";
     FORGET_STRANGER = "DELETE FROM users WHERE id = $1";
     LET_GO = "DELETE FROM user_emails WHERE user_id = $1 RETURNING address, address_key";

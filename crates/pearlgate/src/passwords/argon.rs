@@ -5,7 +5,7 @@ use argon2::{Algorithm, Argon2, Block, KeyId, Params, ParamsBuilder, Version};
 use foundation::kernel::{Entropy, Secret};
 use subtle::ConstantTimeEq;
 
-use crate::settings::{MAX_HASH_LANES, MAX_HASH_MEMORY, MAX_HASH_PASSES};
+use crate::settings::{MAX_HASH_LANES, MAX_STORED_MEMORY, MAX_STORED_WORK};
 
 pub(super) const SALT: usize = 16;
 const OUTPUT: usize = 32;
@@ -63,7 +63,7 @@ pub(super) struct UnknownPepper(pub(super) String);
 impl Stored {
     /// None when it is not an Argon2 hash, or asks for more than the caps allow: more would be somebody's attempt to
     /// keep a thread and its memory busy.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str, cost: Cost) -> Option<Self> {
         let hash = PasswordHash::new(text).ok()?;
         let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
         let version = match hash.version {
@@ -71,8 +71,9 @@ impl Stored {
             Some(number) => Version::try_from(number).ok()?,
         };
         let params = Params::try_from(&hash).ok()?;
-        let modest = params.m_cost() <= MAX_HASH_MEMORY
-            && params.t_cost() <= MAX_HASH_PASSES
+        let work = |memory: u32, passes: u32| u64::from(memory) * u64::from(passes);
+        let modest = params.m_cost() <= cost.memory.max(MAX_STORED_MEMORY)
+            && work(params.m_cost(), params.t_cost()) <= work(cost.memory, cost.passes).max(MAX_STORED_WORK)
             && params.p_cost() <= MAX_HASH_LANES;
         Some(Self { algorithm, version, salt: hash.salt?, expected: hash.hash?, params }).filter(|_| modest)
     }
@@ -85,6 +86,12 @@ impl Stored {
             || self.params.m_cost() < cost.memory
             || self.params.t_cost() < cost.passes
             || self.params.keyid() != current
+    }
+
+    /// The algorithm and its parameters.
+    pub(super) fn work(&self) -> String {
+        let p = &self.params;
+        format!("{} m={} t={} p={}", self.algorithm, p.m_cost(), p.t_cost(), p.p_cost())
     }
 
     pub(super) fn verify(
@@ -136,6 +143,11 @@ fn fill(
         memory.resize(blocks, Block::default());
     }
     argon.hash_password_into_with_memory(password, salt, out, memory.get_mut(..blocks)?).ok()
+}
+
+/// How many blocks a hash of this cost needs.
+pub(super) fn blocks(cost: Cost) -> usize {
+    params(cost, None).map_or(0, |params| params.block_count())
 }
 
 /// The parameters, when Argon2 takes them.

@@ -84,10 +84,10 @@ impl HashPool {
         let (sender, receiver) = sync_channel::<Work>(queue.max(1));
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads.max(1) {
-            let receiver = receiver.clone();
+            let (receiver, usual) = (receiver.clone(), argon::blocks(cost));
             std::thread::Builder::new()
                 .name(format!("hash-{number}"))
-                .spawn(move || serve(&receiver))
+                .spawn(move || serve(&receiver, usual))
                 .map_err(|e| format!("a hashing thread could not be started: {e}"))?;
         }
         let dummy = argon::dummy(cost, peppers.current.as_ref(), &chance)
@@ -149,6 +149,19 @@ impl HashPool {
         self.level.store(0, Ordering::Relaxed);
     }
 
+    /// What checking a password against this costs, such as `argon2id m=19456 t=2 p=1` or `bcrypt:12`.
+    pub fn work(&self, stored: Option<&str>) -> String {
+        let stored = stored.unwrap_or(&self.dummy);
+        let ours = Stored::read(stored, self.cost).map(|ours| ours.work());
+        ours.or_else(|| foreign::scheme(stored)).unwrap_or_else(|| "none".into())
+    }
+
+    /// How long after its check began a refusal is held back at present; nothing while nobody has another system's
+    /// hash.
+    pub fn held_back(&self) -> Duration {
+        Duration::from_micros(self.level.load(Ordering::Relaxed))
+    }
+
     /// Waits until a refusal may be answered: as long after the check began as the slowest kind of hash here takes,
     /// so that an unknown address, an account of ours and an imported one are refused after the same time.
     pub async fn level(&self, checked: &Checked) {
@@ -158,8 +171,7 @@ impl HashPool {
     }
 
     fn rest(&self, checked: &Checked) -> Option<Duration> {
-        let level = Duration::from_micros(self.level.load(Ordering::Relaxed));
-        level.checked_sub(checked.since.elapsed()).filter(|rest| !rest.is_zero())
+        self.held_back().checked_sub(checked.since.elapsed()).filter(|rest| !rest.is_zero())
     }
 
     /// Runs other work that takes a while on one of these threads, and says when it began.
@@ -187,7 +199,7 @@ impl HashPool {
     }
 }
 
-fn serve(work: &Mutex<Receiver<Work>>) {
+fn serve(work: &Mutex<Receiver<Work>>, usual: usize) {
     // Whoever only checks sessions must not wait behind hashing: the kernel prefers the other threads.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut memory = Vec::new();
@@ -195,6 +207,11 @@ fn serve(work: &Mutex<Receiver<Work>>) {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
         job(&mut memory);
+        // An imported hash may have needed more; it is not kept for the next.
+        if memory.len() > usual {
+            memory.truncate(usual);
+            memory.shrink_to_fit();
+        }
     }
 }
 
@@ -207,7 +224,7 @@ struct Found {
 /// Wrong for a wrong password and for a hash that is damaged or asks for too much.
 fn check(attempt: &Attempt, stored: &str, cost: Cost, peppers: &Peppers, memory: &mut Vec<Block>) -> Found {
     let (typed, normalised) = (attempt.typed().as_bytes(), attempt.reveal().as_bytes());
-    let Some(ours) = Stored::read(stored) else {
+    let Some(ours) = Stored::read(stored, cost) else {
         // Some systems hash what is typed, some its normal form; for most passwords it is the same.
         let verify = |text: &[u8]| foreign::verify(text, stored).unwrap_or(false);
         let right = verify(typed) || (typed != normalised && verify(normalised));

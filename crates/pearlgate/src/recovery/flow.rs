@@ -216,22 +216,35 @@ pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<Strin
     Ok(open.map(|row| row.address))
 }
 
-/// The owner of a mailbox says that something was not their doing. False when the link does not work.
+/// What became of a "that was not me".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disavowed {
+    /// The link does not work.
+    Invalid,
+    /// The account has its address again, and nobody is in.
+    Restored,
+    /// Nobody is in; the address belongs to another account by now, so an operator has to look.
+    Suspended,
+}
+
+/// The owner of a mailbox says that something was not their doing.
 ///
 /// # Errors
 /// [`Refusal::Fault`].
-pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Result<bool, Refusal> {
+pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Result<Disavowed, Refusal> {
     if !mailed::is_token(NOT_ME, token) {
-        return Ok(false);
+        return Ok(Disavowed::Invalid);
     }
     let (inner, digest) = (app.clone(), token.digest());
     let done = app.db.write(move |tx| {
         let now = inner.clock.now();
-        let Some(row) = tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])? else { return Ok(false) };
+        let Some(row) = tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])? else {
+            return Ok(Disavowed::Invalid);
+        };
         let user = row.user_id;
         mailed::lock_person(tx, user)?;
         if tx.opt::<(Id<UserRow>,)>(&store::CONSUME_NOT_ME, params![digest, now])?.is_none() {
-            return Ok(false);
+            return Ok(Disavowed::Invalid);
         }
         tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
@@ -246,7 +259,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
             tx.execute(&store::SUSPEND, params![user, "disavowed by its former address", now])?;
         }
         inner.audit_own(tx, user, "disavowed", from, json!({ "address_restored": back }))?;
-        Ok(true)
+        Ok(if back { Disavowed::Restored } else { Disavowed::Suspended })
     });
     Ok(done.await?)
 }

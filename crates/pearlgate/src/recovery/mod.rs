@@ -12,7 +12,7 @@ mod model;
 pub mod pages;
 mod store;
 
+pub(crate) use flow::{Disavowed, not_me, not_me_for};
 pub use flow::{ForgotPassword, handle, mail_reset};
-pub(crate) use flow::{not_me, not_me_for};
 pub use model::Refusal;
 pub use store::STATEMENTS;

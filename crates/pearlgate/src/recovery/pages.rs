@@ -7,7 +7,7 @@ use foundation::kernel::{Problem, Secret};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::flow::{self, Shown};
+use super::flow::{self, Disavowed, Shown};
 use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
@@ -101,8 +101,9 @@ pub(crate) async fn submit_not_me(
     let Some((token, Pressed {})) = NOT_ME.submitted::<Pressed>(&app, request).await? else {
         return NOT_ME.state(&app, StatusCode::OK, "expired_cookie");
     };
-    if flow::not_me(&app, &token, from).await? {
-        return NOT_ME.done(&app, "done");
+    match flow::not_me(&app, &token, from).await? {
+        Disavowed::Restored => NOT_ME.done(&app, "done"),
+        Disavowed::Suspended => NOT_ME.done(&app, "suspended"),
+        Disavowed::Invalid => NOT_ME.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
     }
-    NOT_ME.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid")
 }

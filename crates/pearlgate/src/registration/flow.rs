@@ -118,8 +118,7 @@ impl Registration<'_> {
     /// unproven one takes over the newest profile.
     fn holder(&self, tx: &mut Tx<'_>) -> db::Result<(Holder, bool)> {
         let (form, key) = (self.form, self.form.email.key());
-        if let Some(holder) = tx.opt::<Holder>(&store::LOCK_ADDRESS, params![key])? {
-            mailed::lock_person(tx, holder.user_id)?;
+        if let Some(holder) = locked_holder(tx, key)? {
             let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
             if !verified {
                 let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
@@ -290,11 +289,11 @@ fn consume(
     let now = app.clock.now();
     match shown {
         Shown::IdAndLink(id, token) => {
-            lock(tx, &store::LOCK_BY_ID, params![id])?;
+            lock(tx, &store::BY_ID, params![id])?;
             tx.opt(&store::CONSUME_LINK, params![id, token.digest(), now])
         }
         Shown::LinkAndPassword(token, _) => {
-            lock(tx, &store::LOCK_BY_LINK, params![token.digest()])?;
+            lock(tx, &store::BY_LINK, params![token.digest()])?;
             let user: Option<(Id<UserRow>,)> =
                 tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
             if let Some((user_id,)) = user {
@@ -307,9 +306,22 @@ fn consume(
     }
 }
 
-/// The address first, then its person: the same order everywhere.
-fn lock(tx: &mut Tx<'_>, address: &'static Statement, of: &[Param<'_>]) -> db::Result<()> {
-    if let Some((user,)) = tx.opt::<(Id<UserRow>,)>(address, of)? {
+/// Whose address it is, locked, as it is then: it may have changed hands while the lock was waited for.
+fn locked_holder(tx: &mut Tx<'_>, key: &str) -> db::Result<Option<Holder>> {
+    for _ in 0..3 {
+        let Some(before) = tx.opt::<Holder>(&store::HOLDER, params![key])? else { return Ok(None) };
+        mailed::lock_person(tx, before.user_id)?;
+        let now: Option<Holder> = tx.opt(&store::HOLDER, params![key])?;
+        if now.as_ref().is_some_and(|now| now.user_id == before.user_id) {
+            return Ok(now);
+        }
+    }
+    Err(db::Error::Unavailable("an address changed hands again and again".into()))
+}
+
+/// Locks the person before anything of theirs: the same order everywhere.
+fn lock(tx: &mut Tx<'_>, verification: &'static Statement, of: &[Param<'_>]) -> db::Result<()> {
+    if let Some((user,)) = tx.opt::<(Id<UserRow>,)>(verification, of)? {
         mailed::lock_person(tx, user)?;
     }
     Ok(())
@@ -323,7 +335,7 @@ fn consume_code(
     from: ClientAddress,
 ) -> db::Result<Option<Consumed>> {
     let now = app.clock.now();
-    lock(tx, &store::LOCK_BY_ID, params![id])?;
+    lock(tx, &store::BY_ID, params![id])?;
     let guess = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])?;
     let Some(guess) = guess else {
         // Nobody's id costs as much as somebody's.
@@ -365,7 +377,8 @@ pub fn first_proof(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAd
         return Ok(false);
     }
     mailed::kill_all(tx, user)?;
-    for planted in [&store::DROP_PASSWORD, &store::DROP_FACTOR, &store::DROP_IDENTITIES] {
+    for planted in [&store::DROP_PASSWORD, &store::DROP_FOREIGN, &store::DROP_FACTOR, &store::DROP_IDENTITIES]
+    {
         tx.execute(planted, params![user])?;
     }
     sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
@@ -421,9 +434,7 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
-            if let Some(holder) = tx.opt::<Holder>(&store::LOCK_ADDRESS, params![job.address_key])? {
-                mailed::lock_person(tx, holder.user_id)?;
-            }
+            locked_holder(tx, &job.address_key)?;
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };

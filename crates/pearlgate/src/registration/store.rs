@@ -7,10 +7,10 @@ use super::model::VerificationRow;
 use crate::accounts::UserRow;
 
 statements! {
-    /// Whose address it is, locked: registering, resending and proving the same address wait for each other. What
-    /// is decided under the lock is read by the next statement: a statement that waited for its lock still sees
-    /// what was there before it waited.
-    LOCK_ADDRESS = "SELECT e.user_id, e.address FROM user_emails e WHERE e.address_key = $1 /*pg FOR UPDATE */";
+    /// Whose address it is. Registering, resending and proving the same address wait for each other at the person's
+    /// lock; what is decided under the lock is read by the next statement: a statement that waited for its lock
+    /// still sees what was there before it waited.
+    HOLDER = "SELECT e.user_id, e.address FROM user_emails e WHERE e.address_key = $1";
     IS_VERIFIED = "SELECT verified_at FROM verified_emails WHERE user_id = $1";
     INSERT_USER = "INSERT INTO users (id, display_name, locale, metadata, created_at) VALUES ($1, $2, $3, $4, $5)";
     INSERT_EMAIL = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
@@ -31,11 +31,8 @@ statements! {
     RENEW = "UPDATE email_verification_tokens SET link_digest = $2, code_digest = $3, failures = 0, expires_at = $4
         WHERE verification_id = $1
             AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = email_verification_tokens.user_id)";
-    /// Locks the address before its verification is decided; the same order as registering.
-    LOCK_BY_ID = "SELECT e.user_id FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
-        WHERE t.verification_id = $1 /*pg FOR UPDATE OF e */";
-    LOCK_BY_LINK = "SELECT e.user_id FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
-        WHERE t.link_digest = $1 /*pg FOR UPDATE OF e */";
+    BY_ID = "SELECT user_id FROM email_verification_tokens WHERE verification_id = $1";
+    BY_LINK = "SELECT user_id FROM email_verification_tokens WHERE link_digest = $1";
     IS_OPEN = "SELECT e.address FROM email_verification_tokens t JOIN user_emails e ON e.user_id = t.user_id
         WHERE t.link_digest = $1 AND t.expires_at > $2";
     CONSUME_LINK = "DELETE FROM email_verification_tokens WHERE verification_id = $1 AND link_digest = $2 AND expires_at > $3
@@ -53,6 +50,7 @@ statements! {
     VERIFIED = "INSERT INTO verified_emails (user_id, verified_at) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING
         RETURNING verified_at";
     DROP_PASSWORD = "DELETE FROM password_credentials WHERE user_id = $1";
+    DROP_FOREIGN = "DELETE FROM foreign_hashes WHERE user_id = $1";
     DROP_FACTOR = "DELETE FROM totp_factors WHERE user_id = $1";
     DROP_IDENTITIES = "DELETE FROM federated_identities WHERE user_id = $1";
     /// People who never proved their address, a while after their last mail became useless; not those that an

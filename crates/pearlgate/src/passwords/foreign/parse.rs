@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use data_encoding::{BASE64_NOPAD, BitOrder, Encoding, HEXLOWER, Specification};
 
+use crate::settings::MAX_STORED_MEMORY;
+
 use super::work::{Prehash, Prf, Scrypt, Work};
 
 /// No hash that we know is longer, in bytes; Firebase's, which carry their project's keys, come to about 250.
@@ -14,8 +16,8 @@ const MAX_SALT: usize = 128;
 /// Bytes of a digest: a shorter one would be right by chance, a longer one costs more and proves nothing.
 const DIGEST: std::ops::RangeInclusive<usize> = 16..=64;
 
-/// KiB that Argon2 may ask for, as much as the settings may.
-const MAX_ARGON2_MEMORY: u64 = 1 << 20;
+/// KiB that Argon2 may ask for.
+const MAX_ARGON2_MEMORY: u64 = MAX_STORED_MEMORY as u64;
 /// Passes that Argon2 may ask for.
 const MAX_ARGON2_PASSES: u64 = 64;
 /// Lanes that Argon2 may ask for.

@@ -12,10 +12,15 @@
 mod browser;
 mod credentials;
 mod fuzz;
+mod hashing;
 mod injection;
+mod links;
 mod mail;
+mod mailed;
+mod notices;
 mod parsers;
 mod passwords;
+mod recovery;
 mod registration;
 mod slowness;
 mod smuggling;
@@ -32,15 +37,20 @@ const ROWS: [u8; 83] = [
 ];
 
 /// The rows that must be covered by now: an issue that takes a row puts it here.
-const COVERED: [u8; 12] = [1, 16, 31, 32, 33, 54, 72, 83, 88, 90, 91, 92];
+const COVERED: [u8; 23] =
+    [1, 12, 13, 14, 16, 31, 32, 33, 35, 36, 37, 38, 53, 54, 55, 72, 74, 79, 83, 88, 90, 91, 92];
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 13] = [
     include_str!("browser.rs"),
     include_str!("credentials.rs"),
+    include_str!("hashing.rs"),
     include_str!("injection.rs"),
+    include_str!("links.rs"),
     include_str!("mail.rs"),
+    include_str!("notices.rs"),
     include_str!("parsers.rs"),
     include_str!("passwords.rs"),
+    include_str!("recovery.rs"),
     include_str!("registration.rs"),
     include_str!("slowness.rs"),
     include_str!("smuggling.rs"),

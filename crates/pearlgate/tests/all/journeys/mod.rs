@@ -3,6 +3,7 @@
 mod account;
 mod breaches;
 mod email_change;
+mod equal_work;
 mod magic_links;
 mod pages;
 mod passwords;

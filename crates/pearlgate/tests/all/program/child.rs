@@ -116,6 +116,7 @@ pub fn serve_on(data: &Path, port: u16) -> Call {
         pearlgate(&["serve", "--listen", &format!("127.0.0.1:{port}"), "--data", data.to_str().unwrap()]);
     call.set("server.public_url", PUBLIC)
         .set("secrets.master_key", &BASE64.encode(&[7; 32]))
+        .set("passwords.breach.url", "")
         .set("log.format", "json")
 }
 
@@ -178,6 +179,17 @@ impl Call {
     pub fn arg(mut self, arg: &str) -> Self {
         self.0.arg(arg);
         self
+    }
+
+    /// Gives it a file as its standard input.
+    pub fn reading(mut self, file: &Path) -> Self {
+        self.0.stdin(std::fs::File::open(file).unwrap());
+        self
+    }
+
+    /// Starts it and leaves it alone.
+    pub fn background(self) -> Guarded {
+        self.spawn().0
     }
 
     fn spawn(mut self) -> (Guarded, Lines, Lines) {

@@ -31,6 +31,14 @@ async fn help_teaches_every_command() {
         (vec!["migrate"], vec!["--check", "--data <DIR>", "--config <FILE>"]),
         (vec!["doctor"], vec!["--data <DIR>", "--config <FILE>"]),
         (vec!["keys"], vec!["generate", "list"]),
+        (vec!["breach", "build"], vec!["--out <FILE>", "--words", "goes on where it was"]),
+        (vec!["breach", "check"], vec!["--filter <FILE>", "--local"]),
+        (vec!["hash", "calibrate"], vec!["--target <TIME>", "--memory <MIB>"]),
+        (
+            vec!["import", "users"],
+            vec!["--from <SYSTEM>", "--dry-run", "--assume-verified", "--firebase-signer-key-file <FILE>"],
+        ),
+        (vec!["export", "users"], vec!["second factors", "readable for you alone"]),
         (vec!["config", "show"], vec!["--default", "--data <DIR>", "--config <FILE>"]),
     ] {
         let help = pearlgate(&[command.as_slice(), &["--help"]].concat()).run().await;

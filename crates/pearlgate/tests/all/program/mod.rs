@@ -1,7 +1,8 @@
 //! The program itself, as a child process: what it says, what it refuses, and what it survives.
 
-mod api;
-mod child;
+pub mod api;
+mod breach;
+pub mod child;
 mod cli;
 mod cluster;
 mod crash;
@@ -9,6 +10,7 @@ mod dev_mode;
 mod disk;
 mod mail;
 mod migrate;
+mod people;
 mod postgres;
 mod refusals;
 mod smtp;
