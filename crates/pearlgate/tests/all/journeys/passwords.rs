@@ -231,3 +231,33 @@ both! {
         assert_eq!(app.login(&ada.email, NEW).await.status, 200);
     }
 }
+
+/// On PostgreSQL a statement that waits for a lock still sees what was there before it waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_begins_from_a_password_that_is_being_replaced() {
+    let app = TestApp::start(Engine::Postgres).await;
+    let ada = app.person("ada@example.com").await;
+    let url = app.database_url().unwrap().to_owned();
+    let (replaced, wait) = std::sync::mpsc::channel::<()>();
+    let (locked, has_locked) = tokio::sync::oneshot::channel();
+    let change = std::thread::spawn(move || {
+        let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+        let mut change = client.transaction().unwrap();
+        change.batch_execute("SELECT id FROM users FOR UPDATE; UPDATE password_credentials SET password_hash = 'another'; DELETE FROM sessions").unwrap();
+        locked.send(()).unwrap();
+        wait.recv().unwrap();
+        change.commit().unwrap();
+    });
+    has_locked.await.unwrap();
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let login = app.login(&ada.email, PASSWORD);
+    let commit = async {
+        app.until("the sign-in waits for the change", || async { app.count(waiting).await > 0 }).await;
+        replaced.send(()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(login, commit);
+    change.join().unwrap();
+    assert_eq!(answer.refusal(), "401 invalid_credentials");
+    assert_eq!(app.count("SELECT COUNT(*) FROM sessions").await, 0);
+    app.finish().await;
+}
