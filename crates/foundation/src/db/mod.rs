@@ -264,24 +264,19 @@ impl Db {
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        if !self.observed.on.load(Ordering::Relaxed) {
-            return self.dispatch(mode, f).await;
-        }
         let seen = self.observed.clone();
-        let observed = move |tx: &mut Tx<'_>| {
-            tx.observe();
+        // One closure for both cases: another one would be another copy of every transaction in the program.
+        let f = move |tx: &mut Tx<'_>| {
+            let on = seen.on.load(Ordering::Relaxed);
+            if on {
+                tx.observe();
+            }
             let result = f(tx);
-            seen.transactions.lock().unwrap_or_else(PoisonError::into_inner).push(tx.observed());
+            if on {
+                seen.transactions.lock().unwrap_or_else(PoisonError::into_inner).push(tx.observed());
+            }
             result
         };
-        self.dispatch(mode, observed).await
-    }
-
-    async fn dispatch<T, F>(&self, mode: Mode, f: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Fn(&mut Tx<'_>) -> Result<T> + Send + 'static,
-    {
         match (&self.engine, mode) {
             (Engine::Sqlite(db), Mode::Write | Mode::WriteOne) => db.write(f).await,
             (Engine::Sqlite(db), Mode::Read | Mode::ReadOne) => db.read(mode == Mode::Read, f),

@@ -258,3 +258,34 @@ async fn what_is_exported_can_be_imported_and_is_the_same_on_sqlite() {
 async fn what_is_exported_can_be_imported_and_is_the_same_on_postgres() {
     round_trip(Engine::Postgres).await;
 }
+
+#[tokio::test]
+async fn a_pepper_goes_into_new_hashes_and_is_changed_as_people_sign_in() {
+    let house = House::build(Engine::Sqlite).await;
+    house.import(&fixture("auth0.ndjson"), "auth0", &[]).run().await;
+    let key = |seed: u8| data_encoding::BASE64.encode(&[seed; 32]);
+    let (first, second) = (format!("one:{}", key(1)), format!("two:{}", key(2)));
+    let visit = async |pepper: &str, old: &str| {
+        let call = house.at(serve(house.dir.path())).set("hashing.pepper", pepper);
+        let call = if old.is_empty() { call } else { call.set("hashing.old_peppers", old) };
+        let server = call.start().await;
+        let answer = login(&server.api, "ada@example.com", PASSWORD).await;
+        let log = server.err.clone();
+        server.stop().await;
+        let hash = hash_of(&house.export().await, "ada@example.com").to_owned();
+        (answer, hash, log)
+    };
+    let (answer, peppered, _) = visit(&first, "").await;
+    assert_eq!((answer.as_str(), peppered.contains("keyid=")), ("200 -", true), "{peppered}");
+    let (answer, turned, _) = visit(&second, &first).await;
+    assert!(answer == "200 -" && turned.contains("keyid=") && turned != peppered, "{turned}");
+    let (answer, same, _) = visit(&second, "").await;
+    assert_eq!((answer.as_str(), same.as_str()), ("200 -", turned.as_str()), "the old one is needed no more");
+    let (answer, _, log) = visit("", "").await;
+    assert_eq!(answer, "401 invalid_credentials", "without its pepper a password lets nobody in");
+    let told = log.with("hashing.old_peppers").await;
+    assert!(told.contains("two") && !told.contains(&key(2)), "the operator is told which, not what: {told}");
+    for text in [&first, &second] {
+        assert!(!log.all().iter().any(|line| line.contains(&text[4..])), "a pepper is logged");
+    }
+}
