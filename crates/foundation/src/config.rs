@@ -143,10 +143,15 @@ impl Layers {
     pub fn show(&self, secrets: &[&str]) -> String {
         let mut shown = self.settings.clone();
         for key in secrets {
-            if let Some(value @ Value::String(_)) = lookup_mut(&mut shown, key)
-                && value.as_str() != Some("")
-            {
-                *value = Value::String("(hidden)".into());
+            let hide = |value: &mut Value| {
+                if value.as_str() != Some("") {
+                    *value = Value::String("(hidden)".into());
+                }
+            };
+            match lookup_mut(&mut shown, key) {
+                Some(Value::Array(items)) => items.iter_mut().for_each(hide),
+                Some(value) => hide(value),
+                None => {}
             }
         }
         toml::to_string(&shown).unwrap_or_default()
@@ -339,5 +344,9 @@ mod tests {
         assert!(refused(|l| l.environment("P", both)).contains("keep one of them"));
         let shown = layers.show(&["secrets.key"]);
         assert!(!shown.contains("hunter2") && shown.contains("(hidden)"), "{shown}");
+        let mut layers = Layers::new("[secrets]\nkeys = []").unwrap();
+        layers.text("f", "secrets.keys = [\"hunter2\", \"hunter3\"]").unwrap();
+        let shown = layers.show(&["secrets.keys"]);
+        assert!(!shown.contains("hunter") && shown.contains("(hidden)"), "every item of a list: {shown}");
     }
 }
