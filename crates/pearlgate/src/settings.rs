@@ -407,10 +407,12 @@ fn peppers(layers: &Layers, raw: &RawHashing) -> Result<Peppers, ConfigError> {
         };
         let (id, encoded) = text.reveal().split_once(':').ok_or_else(wrong)?;
         let plain = (1..=8).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !plain || parse_master_key(encoded).is_none() {
+        if !plain {
             return Err(wrong());
         }
-        Ok(Pepper { id: id.to_owned(), key: Secret::new(encoded.trim().to_owned()) })
+        // One key has one spelling.
+        let key = parse_master_key(encoded).map(|key| BASE64.encode(&key)).ok_or_else(wrong)?;
+        Ok(Pepper { id: id.to_owned(), key: Secret::new(key) })
     };
     let current = Some(&raw.pepper).filter(|text| !text.reveal().is_empty());
     let current = current.map(|text| read("hashing.pepper", text)).transpose()?;

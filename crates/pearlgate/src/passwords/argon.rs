@@ -28,7 +28,7 @@ pub struct Cost {
 pub struct Pepper {
     /// At most eight letters, digits or dashes.
     pub id: String,
-    /// 32 bytes.
+    /// 32 bytes, in base64; this text is what goes into the hash.
     pub key: Secret,
 }
 
@@ -86,6 +86,12 @@ impl Stored {
             || self.params.m_cost() < cost.memory
             || self.params.t_cost() < cost.passes
             || self.params.keyid() != current
+    }
+
+    /// Whether it costs as much as this.
+    pub(super) fn costs(&self, cost: Cost) -> bool {
+        let p = &self.params;
+        (p.m_cost(), p.t_cost(), p.p_cost()) == (cost.memory, cost.passes, cost.lanes)
     }
 
     /// The algorithm and its parameters.

@@ -269,14 +269,15 @@ pub async fn learn_foreign(app: &App) -> db::Result<()> {
         schemes.iter().map(sample).collect::<db::Result<Vec<_>>>()
     });
     let samples = samples.await?;
-    if samples.is_empty() {
-        app.hashes.unlearn();
-    }
     let nobody = Attempt::accept("password", &Secret::new("measured".into()));
+    let mut took = Vec::new();
     for (stored,) in samples.into_iter().flatten() {
-        if let Ok(nobody) = &nobody {
-            let _ = app.hashes.verify(nobody, Some(&stored)).await;
+        if let Ok(nobody) = &nobody
+            && let Ok(checked) = app.hashes.verify(nobody, Some(&stored)).await
+        {
+            took.push(checked.took());
         }
     }
+    app.hashes.relearn(&took);
     Ok(())
 }

@@ -48,6 +48,13 @@ impl From<Overloaded> for Problem {
     }
 }
 
+impl Checked {
+    /// How long ago the check began: right after it, how long it took.
+    pub(super) fn took(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
 type Work = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 
 /// The pool. Cheap to clone.
@@ -128,7 +135,8 @@ impl HashPool {
         let (attempt, exists) = (attempt.clone(), stored.is_some());
         let stored = stored.map_or_else(|| self.dummy.to_string(), str::to_owned);
         let (cost, peppers) = (self.cost, self.peppers.clone());
-        let work = move |memory: &mut Vec<Block>| check(&attempt, &stored, cost, &peppers, memory);
+        let dummy = self.dummy.clone();
+        let work = move |memory: &mut Vec<Block>| check(&attempt, (&stored, &dummy), cost, &peppers, memory);
         let (found, since) = self.run(work).await?;
         if found.foreign {
             self.learn(since.elapsed());
@@ -144,16 +152,16 @@ impl HashPool {
         self.level.fetch_max(level, Ordering::Relaxed);
     }
 
-    /// Forgets how long other systems' hashes took: nobody has one any more, or it is measured anew.
-    pub fn unlearn(&self) {
-        self.level.store(0, Ordering::Relaxed);
-    }
-
     /// What checking a password against this costs, such as `argon2id m=19456 t=2 p=1` or `bcrypt:12`.
     pub fn work(&self, stored: Option<&str>) -> String {
         let stored = stored.unwrap_or(&self.dummy);
-        let ours = Stored::read(stored, self.cost).map(|ours| ours.work());
-        ours.or_else(|| foreign::scheme(stored)).unwrap_or_else(|| "none".into())
+        Stored::read(stored, self.cost).map(|ours| ours.work()).or_else(|| scheme(stored)).unwrap_or_default()
+    }
+
+    /// Sets anew how long refusals are held back: by the slowest of these.
+    pub(super) fn relearn(&self, took: &[Duration]) {
+        let slowest = took.iter().max().copied().unwrap_or_default();
+        self.level.store(u64::try_from((slowest * LEVEL).as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// How long after its check began a refusal is held back at present; nothing while nobody has another system's
@@ -221,25 +229,54 @@ struct Found {
     foreign: bool,
 }
 
-/// Wrong for a wrong password and for a hash that is damaged or asks for too much.
-fn check(attempt: &Attempt, stored: &str, cost: Cost, peppers: &Peppers, memory: &mut Vec<Block>) -> Found {
+/// Wrong for a wrong password and for a hash that is damaged or asks for too much; those cost what nobody's costs.
+fn check(
+    attempt: &Attempt,
+    (stored, dummy): (&str, &str),
+    cost: Cost,
+    peppers: &Peppers,
+    memory: &mut Vec<Block>,
+) -> Found {
     let (typed, normalised) = (attempt.typed().as_bytes(), attempt.reveal().as_bytes());
+    let as_for_nobody = |memory: &mut Vec<Block>| {
+        let nobody = Stored::read(dummy, cost).map(|dummy| dummy.verify(normalised, peppers, memory));
+        tracing::trace!(nobody = nobody.is_some(), "a password was checked against a dummy");
+        Found { right: false, outdated: false, foreign: false }
+    };
     let Some(ours) = Stored::read(stored, cost) else {
         // Some systems hash what is typed, some its normal form; for most passwords it is the same.
-        let verify = |text: &[u8]| foreign::verify(text, stored).unwrap_or(false);
-        let right = verify(typed) || (typed != normalised && verify(normalised));
-        return Found { right, outdated: true, foreign: true };
+        return match foreign::verify(typed, stored) {
+            None => as_for_nobody(memory),
+            Some(right) => {
+                let right =
+                    right || (typed != normalised && foreign::verify(normalised, stored).unwrap_or(false));
+                Found { right, outdated: true, foreign: true }
+            }
+        };
     };
-    let right = ours.verify(normalised, peppers, memory).unwrap_or_else(|missing| {
-        // Nobody with this pepper can sign in: an operator must hear of it, a stranger must not.
-        metrics::counter!("password_pepper_missing_total").increment(1);
-        tracing::error!(
-            pepper = missing.0,
-            "a stored password needs a pepper that is not configured: put it into hashing.old_peppers"
-        );
-        false
-    });
-    Found { right, outdated: ours.outdated(cost, peppers), foreign: false }
+    match ours.verify(normalised, peppers, memory) {
+        Ok(right) => Found {
+            right,
+            outdated: ours.outdated(cost, peppers),
+            // Of another cost than nobody's, so it takes another time.
+            foreign: !ours.costs(cost),
+        },
+        Err(missing) => {
+            // Nobody with this pepper can sign in: an operator must hear of it, a stranger must not.
+            metrics::counter!("password_pepper_missing_total").increment(1);
+            tracing::error!(
+                pepper = missing.0,
+                "a stored password needs a pepper that is not configured: put it into hashing.old_peppers"
+            );
+            as_for_nobody(memory)
+        }
+    }
+}
+
+/// What is written beside an imported hash: its scheme and cost.
+pub fn scheme(stored: &str) -> Option<String> {
+    let any = Cost { memory: 0, passes: 0, lanes: 0 };
+    Stored::read(stored, any).map(|ours| ours.work()).or_else(|| foreign::scheme(stored))
 }
 
 /// Hashes for a while in a bare loop on `threads` threads, without pool or server: what the machine can do with
@@ -420,7 +457,7 @@ mod tests {
         assert_eq!(pool.rest(&checked), None, "nobody has another system's hash");
         pool.learn(Duration::from_secs(2));
         assert!(pool.rest(&checked).unwrap() > Duration::from_secs(3), "twice the slowest");
-        pool.unlearn();
+        pool.relearn(&[]);
         assert_eq!(pool.rest(&checked), None);
     }
 }

@@ -28,7 +28,7 @@ pub use flow::{
     Chosen, Unfit, about_newcomer, about_person, choose, demand_change, examine, learn_foreign,
     note_breach_check, renew, set, tell_changed,
 };
-pub use foreign::{canonical, scheme};
-pub use hash::{Checked, HashPool, Overloaded, Verdict, bare_rate};
+pub use foreign::canonical;
+pub use hash::{Checked, HashPool, Overloaded, Verdict, bare_rate, scheme};
 pub use model::{About, Attempt, MAX_BYTES, Password, cap, common_passwords};
 pub use store::STATEMENTS;

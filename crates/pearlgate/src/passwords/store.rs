@@ -31,8 +31,9 @@ statements! {
         ON CONFLICT (user_id) DO UPDATE SET since = excluded.since";
     CLEAR_PENDING = "DELETE FROM pending_breach_checks WHERE user_id = $1";
     SCHEMES = "SELECT DISTINCT scheme FROM foreign_hashes ORDER BY scheme";
-    SAMPLE = "SELECT c.password_hash FROM foreign_hashes f JOIN password_credentials c ON c.user_id = f.user_id
-        WHERE f.scheme = $1 LIMIT 1";
+    SAMPLE = "SELECT COALESCE((SELECT c.password_hash FROM password_credentials c WHERE c.user_id = f.user_id),
+            (SELECT t.password_hash FROM email_verification_tokens t WHERE t.user_id = f.user_id), '')
+        FROM foreign_hashes f WHERE f.scheme = $1 LIMIT 1";
 }
 
 record! {

@@ -162,7 +162,12 @@ pub async fn logout(
     OptionalJson(body): OptionalJson<Logout>,
 ) -> Result<Response, Problem> {
     // Whatever of the two names a session ends it: nobody who shows one good token stays in.
-    let carried = in_cookie(&app, &headers)?;
+    let named = body.refresh_token.is_some() || headers.contains_key(header::AUTHORIZATION);
+    // The cookie of another site's request counts for nothing; when it is all there is, that is said.
+    let carried = match in_cookie(&app, &headers) {
+        Err(refusal) if !named => return Err(refusal),
+        carried => carried.ok().flatten(),
+    };
     let refreshed = body.refresh_token.and_then(|token| app.refresh_key.read(&token));
     let carried_session = carried.as_ref().and_then(|token| app.refresh_key.read(token));
     let signed = match bearer(&headers).ok().flatten().map(|token| app.access_tokens.verify_signature(token))

@@ -151,7 +151,7 @@ pub fn import_users(
             progress(last);
             Ok(())
         };
-    presets::read(preset, reader, extras, &mut |number, record| {
+    let read = presets::read(preset, reader, extras, &mut |number, record| {
         tally.read += 1;
         if number <= done {
             tally.done_before += 1;
@@ -174,11 +174,13 @@ pub fn import_users(
                 ControlFlow::Break(())
             }
         }
-    })?;
+    });
     if let Some(error) = failed {
         return Err(format!("{error}; run the same command again to go on"));
     }
+    // Also when the file broke off: what came before is imported.
     flush(&mut batch, &mut tally, said).map_err(|e| format!("{e}; run the same command again to go on"))?;
+    read?;
     if let Some(file) = file.filter(|_| !dry_run) {
         let forget = importer.db.write_one(move |tx| tx.execute(&store::FORGET_PROGRESS, params![file]));
         runtime.block_on(forget).map_err(|e| e.to_string())?;
@@ -316,9 +318,6 @@ impl Importer {
             tx.execute(&store::VERIFIED, params![user, now])?;
             if !p.password_hash.is_empty() {
                 tx.execute(&store::PASSWORD, params![user, p.password_hash, now])?;
-                if let Some(scheme) = passwords::scheme(&p.password_hash) {
-                    tx.execute(&store::FOREIGN, params![user, scheme])?;
-                }
             }
         } else {
             let nobodys = |_: &str| Digest::from_bytes(self.chance.bytes());
@@ -327,6 +326,9 @@ impl Importer {
                 &store::WAITING,
                 params![user, id, nobodys("link"), nobodys("code"), p.password_hash, now],
             )?;
+        }
+        if let Some(scheme) = passwords::scheme(&p.password_hash) {
+            tx.execute(&store::FOREIGN, params![user, scheme])?;
         }
         if let Some(sealed) = &p.factor {
             tx.execute(&store::FACTOR, params![user, sealed, now])?;

@@ -20,7 +20,7 @@ const INSTEAD: &str = "import the person without a password and let them set a n
 
 /// The scheme and cost of a stored hash of another system, such as `bcrypt:12` or `pbkdf2-sha256:600000`; none for
 /// what is not one.
-pub fn scheme(stored: &str) -> Option<String> {
+pub(super) fn scheme(stored: &str) -> Option<String> {
     parse(stored).ok().map(|hash| hash.work.name())
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use data_encoding::{BASE64_NOPAD, BitOrder, Encoding, HEXLOWER, Specification};
 
-use crate::settings::MAX_STORED_MEMORY;
+use crate::settings::{MAX_STORED_MEMORY, MAX_STORED_WORK};
 
 use super::work::{Prehash, Prf, Scrypt, Work};
 
@@ -18,8 +18,6 @@ const DIGEST: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// KiB that Argon2 may ask for.
 const MAX_ARGON2_MEMORY: u64 = MAX_STORED_MEMORY as u64;
-/// Passes that Argon2 may ask for.
-const MAX_ARGON2_PASSES: u64 = 64;
 /// Lanes that Argon2 may ask for.
 const MAX_ARGON2_LANES: u64 = 16;
 
@@ -81,9 +79,9 @@ pub(super) fn argon2(text: &str) -> Result<(), Refusal> {
     let rest = rest.filter(|_| text.len() <= MAX_TEXT).ok_or(Refusal::Damaged)?;
     let rest = ["v=19$", "v=16$"].iter().find_map(|version| rest.strip_prefix(version)).unwrap_or(rest);
     let (memory, passes, lanes) = argon2_cost(rest).ok_or(Refusal::Damaged)?;
-    if memory > MAX_ARGON2_MEMORY || passes > MAX_ARGON2_PASSES || lanes > MAX_ARGON2_LANES {
-        let (memory, passes, lanes) = (MAX_ARGON2_MEMORY, MAX_ARGON2_PASSES, MAX_ARGON2_LANES);
-        return Err(Refusal::TooMuch(format!("at most m={memory}, t={passes}, p={lanes}")));
+    if memory > MAX_ARGON2_MEMORY || memory * passes > MAX_STORED_WORK || lanes > MAX_ARGON2_LANES {
+        let (memory, lanes) = (MAX_ARGON2_MEMORY, MAX_ARGON2_LANES);
+        return Err(Refusal::TooMuch(format!("at most m={memory}, m times t {MAX_STORED_WORK}, p={lanes}")));
     }
     Ok(())
 }
@@ -93,9 +91,16 @@ fn argon2_cost(rest: &str) -> Option<(u64, u64, u64)> {
     let strict = |text: &str| BASE64_NOPAD.decode(text.as_bytes()).ok();
     strict(salt).filter(|salt| (8..=48).contains(&salt.len()))?;
     strict(hash).filter(|hash| DIGEST.contains(&hash.len()))?;
+    // Which pepper went into it is for whoever checks it.
+    let cost = cost.split_once(",keyid=").map_or(cost, |(cost, _)| cost);
     let [memory, passes, lanes] = named(cost, ["m", "t", "p"])?.map(number);
     let (memory, passes, lanes) = (memory?, passes?, lanes?);
-    (passes >= 1 && lanes >= 1 && memory / 8 >= lanes).then_some((memory, passes, lanes))
+    (passes >= 1
+        && passes <= u64::from(u32::MAX)
+        && memory <= u64::from(u32::MAX)
+        && lanes >= 1
+        && memory / 8 >= lanes)
+        .then_some((memory, passes, lanes))
 }
 
 /// `b$12$`, 22 characters of salt, 31 of hash. The bits that their last characters have to spare are ignored, as
