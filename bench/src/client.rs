@@ -18,6 +18,8 @@ pub(crate) struct Client {
 /// What a server answered.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// Seconds, from a 503.
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -57,9 +59,10 @@ impl Client {
             if let Some((status, head, length)) = head(&self.buffer)
                 && self.buffer.len() >= head + length
             {
+                let retry_after = if status == 503 { retry_after(&self.buffer, head) } else { None };
                 let body = self.buffer.get(head..head + length).unwrap_or_default().to_vec();
                 self.buffer.drain(..head + length);
-                return Ok(Answer { status, body });
+                return Ok(Answer { status, retry_after, body });
             }
             if self.socket.read_buf(&mut self.buffer).await.map_err(|e| e.to_string())? == 0 {
                 return Err("the server closed the connection".into());
@@ -78,6 +81,11 @@ fn head(bytes: &[u8]) -> Option<(u16, usize, usize)> {
         .find_map(|line| line.strip_prefix("content-length: "))
         .map_or(Some(0), |n| n.parse().ok())?;
     Some((status, end, length))
+}
+
+fn retry_after(bytes: &[u8], head: usize) -> Option<u64> {
+    let text = std::str::from_utf8(bytes.get(..head)?).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("retry-after: "))?.trim().parse().ok()
 }
 
 /// What a load gave: answers per second, and each answer's time in seconds.

@@ -11,6 +11,8 @@ use crate::client::{Client, request};
 pub(crate) struct Program {
     child: Child,
     pub(crate) port: u16,
+    /// Where `/metrics` is.
+    internal: u16,
 }
 
 /// Somebody who is signed in.
@@ -34,16 +36,54 @@ pub(crate) fn binary() -> Measured<PathBuf> {
     }
 }
 
+/// `pearlgate serve` with what all measures have in common.
+fn command() -> Measured<Command> {
+    let mut command = Command::new(binary()?);
+    command.arg("serve").env("PEARLGATE__LOG__LEVEL", "error").env("PEARLGATE__PASSWORDS__BREACH__URL", "");
+    Ok(command)
+}
+
+/// A line of `/proc/PID/status`, in KiB.
+pub(crate) fn memory(pid: u32, what: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(what))?.split_whitespace().next()?.parse().ok()
+}
+
+/// The request that signs somebody in.
+pub(crate) fn login(email: &str, password: &str) -> Vec<u8> {
+    let body = format!(r#"{{"email":"{email}","password":"{password}"}}"#);
+    request("POST", "/v1/auth/login", "", &body)
+}
+
 impl Program {
-    /// Starts it in dev mode with its default settings on this data.
+    /// Starts it in dev mode with its default settings on this data; it asks nobody about breached passwords, which
+    /// would be a call to the world outside.
     pub(crate) fn start(data: &Path) -> Measured<Self> {
-        let mut child = Command::new(binary()?)
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .env("PEARLGATE__LOG__LEVEL", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| e.to_string())?;
+        Self::spawn(command()?.arg("--dev"), data, None)
+    }
+
+    /// The same, from a time when this was thought to be memory enough for a hash.
+    pub(crate) fn weaker(data: &Path, memory_kib: u32) -> Measured<Self> {
+        let mut command = command()?;
+        command.arg("--dev").env("PEARLGATE__HASHING__MEMORY_KIB", memory_kib.to_string());
+        Self::spawn(&mut command, data, None)
+    }
+
+    /// Starts it as in production on data that dev mode made.
+    pub(crate) fn production(data: &Path) -> Measured<Self> {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|taken| taken.local_addr());
+        let internal = free.map_err(|e| e.to_string())?.port();
+        let mut command = command()?;
+        command
+            .env("PEARLGATE__SERVER__PUBLIC_URL", "http://localhost")
+            .env("PEARLGATE__SERVER__INTERNAL_LISTEN", format!("127.0.0.1:{internal}"))
+            .env("PEARLGATE__SECRETS__MASTER_KEY_FILE", data.join("dev-master.key"));
+        Self::spawn(&mut command, data, Some(internal))
+    }
+
+    fn spawn(command: &mut Command, data: &Path, internal: Option<u16>) -> Measured<Self> {
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
+        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
         let out = child.stdout.take().ok_or("no standard output")?;
         let mut line = String::new();
         let mut out = BufReader::new(out);
@@ -51,15 +91,39 @@ impl Program {
         // The rest is read away, so that the program never waits for us.
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
         let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
-        Ok(Self { child, port: port.ok_or_else(|| format!("it did not start: {line:?}"))? })
+        let port = port.ok_or_else(|| format!("it did not start: {line:?}"))?;
+        Ok(Self { child, port, internal: internal.unwrap_or(port) })
     }
 
     /// Resident memory, in KiB.
     pub(crate) fn resident(&self) -> Measured<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .map_err(|e| e.to_string())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|l| l.split_whitespace().next()?.parse().ok()).ok_or_else(|| "no VmRSS".into())
+        memory(self.child.id(), "VmRSS:").ok_or_else(|| "no VmRSS".into())
+    }
+
+    /// The most resident memory so far, in KiB.
+    pub(crate) fn peak(&self) -> Measured<u64> {
+        memory(self.child.id(), "VmHWM:").ok_or_else(|| "no VmHWM".into())
+    }
+
+    /// How many hashes its pool has done, and the seconds they took together.
+    pub(crate) async fn hashes(&self) -> Measured<(f64, f64)> {
+        let answer = Client::connect(self.internal).await?.send(&request("GET", "/metrics", "", "")).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let metric = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+            value.ok_or_else(|| format!("no {name} in /metrics"))
+        };
+        Ok((metric("password_hash_seconds_count ")?, metric("password_hash_seconds_sum ")?))
+    }
+
+    /// Signs people in, and returns their access tokens.
+    pub(crate) async fn sign_in(&self, people: &[Person]) -> Measured<Vec<String>> {
+        let mut client = Client::connect(self.port).await?;
+        let mut tokens = Vec::new();
+        for person in people {
+            tokens.push(client.send(&login(&person.email, PASSWORD)).await?.text("/access_token")?);
+        }
+        Ok(tokens)
     }
 
     /// Processor time so far, in seconds (100 ticks a second on Linux).
@@ -73,10 +137,15 @@ impl Program {
 
     /// People with verified accounts, signed in.
     pub(crate) async fn people(&self, count: usize) -> Measured<Vec<Person>> {
+        self.named("bench", count).await
+    }
+
+    /// The same, of another name.
+    pub(crate) async fn named(&self, name: &str, count: usize) -> Measured<Vec<Person>> {
         let mut client = Client::connect(self.port).await?;
         let mut people = Vec::new();
         for n in 0..count {
-            let email = format!("bench{n}@example.com");
+            let email = format!("{name}{n}@example.com");
             let body = format!(r#"{{"email":"{email}","password":"{PASSWORD}"}}"#);
             let id = client
                 .send(&request("POST", "/v1/auth/register", "", &body))

@@ -6,21 +6,32 @@ const BEGIN: &str = "<!-- figures: made by `cargo xtask bench` -->";
 const END: &str = "<!-- end of figures -->";
 
 /// Rows of figures.
-pub(crate) struct Table(Vec<[String; 4]>);
+pub(crate) struct Table(Vec<[String; 5]>);
 
 impl Table {
     pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// A row: what, the figure, the goal, under which conditions.
+    /// A row: what, the figure, the goal (if there is one, nobody can say yet whether it is met), under which
+    /// conditions.
     pub(crate) fn row(&mut self, what: &str, figure: String, goal: &str, how: &str) {
-        println!("{what}: {figure}");
-        self.0.push([what.to_owned(), figure, goal.to_owned(), how.to_owned()]);
+        self.add([what, &figure, goal, "–", how]);
+    }
+
+    /// A row with a goal that is met or missed.
+    pub(crate) fn judged(&mut self, what: &str, figure: String, goal: &str, met: bool, how: &str) {
+        self.add([what, &figure, goal, if met { "met" } else { "missed" }, how]);
+    }
+
+    fn add(&mut self, row: [&str; 5]) {
+        let [what, figure, _, verdict, _] = row;
+        println!("{what}: {figure} ({verdict})");
+        self.0.push(row.map(str::to_owned));
     }
 
     fn markdown(&self) -> String {
-        let mut out = String::from("| what | figure | goal | how |\n|---|---|---|---|\n");
+        let mut out = String::from("| what | figure | goal | met? | how |\n|---|---|---|---|---|\n");
         for row in &self.0 {
             out.push_str(&format!("| {} |\n", row.join(" | ")));
         }
@@ -31,11 +42,8 @@ impl Table {
         println!("\n{}", self.markdown());
     }
 
-    /// Replaces the figures in the guide's page; a run of only some measures leaves the page alone.
+    /// Replaces the figures in the guide's page: for a run of all the ordinary measures.
     pub(crate) fn keep(&self, path: &str) -> Measured<()> {
-        if self.0.len() < 12 {
-            return Ok(());
-        }
         let page = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
         let parts = page.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
         let (head, tail) = parts.ok_or_else(|| format!("{path} has no place for figures"))?;

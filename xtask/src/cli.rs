@@ -17,8 +17,12 @@ cargo xtask COMMAND: what a newcomer to Pearlgate runs
       Starts the same throwaway servers, prints `export NAME='value'` lines for a shell, and keeps the servers until
       Ctrl-D, Ctrl-C or the end of its input. Paste the lines into a second terminal; there `cargo test` finds them.
 
-  bench [ARGS…]
-      Starts PostgreSQL with full durability, and Redis, then runs `cargo run --release -p bench -- ARGS…`.
+  bench [NAME…]
+      Builds in release, starts PostgreSQL with full durability, and Redis, and takes the ordinary measures, or those
+      whose name contains one of the words. Installs libsodium-dev for one comparison, when it may.
+  bench --timing [SAMPLES] | --races [ROUNDS] | --import [--people N] | --breach [--lines N]
+      What takes longer: whether the time of a refusal tells what account there is; the race for mailed secrets; the
+      import of 1,000,000 people; a filter of 20,000,000 breached hashes. `bench --help` tells more.
 
   common-passwords
       Makes the built-in list of the most common passwords again, from npm's and PyPI's registries.
