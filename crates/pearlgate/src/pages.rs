@@ -63,7 +63,8 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut found = values.flat_map(|text| text.split(';')).filter_map(|pair| {
         let (key, value) = pair.trim().split_once('=')?;
-        key.eq_ignore_ascii_case(name).then_some(value)
+        // Exactly: a browser keeps no promise for `__host-`.
+        (key == name).then_some(value)
     });
     found.next().filter(|_| found.next().is_none())
 }

@@ -53,6 +53,9 @@ fn from_hashes(options: &BreachBuild) -> Result<u64, Failure> {
     let mut builder =
         Builder::start(&options.out, kind, total / line, total).map_err(|e| failed(&options.out, &e))?;
     let begin = builder.place();
+    if begin.input as usize >= options.files.len() {
+        return Err(failed(&options.out, &"the .partial file beside it is not of these files; remove it"));
+    }
     if begin.offset > 0 || begin.input > 0 {
         complain(&format!("going on after {} passwords of an earlier run", builder.entries()));
     }

@@ -46,6 +46,8 @@ pub(super) fn import(options: &ImportUsers) -> Result<ExitCode, Failure> {
             Said::Bad(why) => format!("{number}: bad: {why}"),
             Said::Warning(what) => format!("{number}: warning: {what}"),
         };
+        // What stands in somebody else's file does not write on the operator's terminal.
+        let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         bar.suspend(|| say(&line));
     };
     let mut move_bar = |number| bar.set_position(number);

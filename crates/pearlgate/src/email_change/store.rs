@@ -22,7 +22,10 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = c.user_id)";
     HOLDER = "SELECT user_id FROM user_emails WHERE address_key = $1";
     IS_VERIFIED = "SELECT verified_at FROM verified_emails WHERE user_id = $1";
-    FORGET_STRANGER = "DELETE FROM users WHERE id = $1";
+    /// Not somebody who was suspended, or brought here by an operator: they are not anybody's to forget.
+    FORGET_STRANGER = "DELETE FROM users WHERE id = $1
+        AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = users.id)
+        AND NOT EXISTS (SELECT 1 FROM imported_users i WHERE i.user_id = users.id)";
     LET_GO = "DELETE FROM user_emails WHERE user_id = $1 RETURNING address, address_key";
     TAKE = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
         ON CONFLICT (address_key) DO NOTHING RETURNING user_id";

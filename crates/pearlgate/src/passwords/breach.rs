@@ -79,10 +79,14 @@ impl Breaches {
 
     /// Looks a password up.
     pub async fn find(&self, password: &str) -> Finding {
-        if self.in_filter(password) {
+        let local = self.in_filter(password);
+        if local == Some(true) {
             return Finding::Breached;
         }
-        let Some(service) = &self.service else { return Finding::Unknown };
+        // A filter that cannot be read is somebody who was not asked.
+        let Some(service) = &self.service else {
+            return if local.is_some() { Finding::Unknown } else { Finding::NotAsked };
+        };
         let hash = sha1_hex(password);
         let (prefix, suffix) = hash.split_at(PREFIX);
         let listed = match service {
@@ -99,12 +103,15 @@ impl Breaches {
         }
     }
 
-    fn in_filter(&self, password: &str) -> bool {
-        let Some(filter) = &self.filter else { return false };
-        filter.contains(filter_key(filter.kind(), password)).unwrap_or_else(|error| {
-            tracing::error!(%error, "the breach filter cannot be read; passwords are compared without it");
-            false
-        })
+    /// None when the filter cannot be read.
+    fn in_filter(&self, password: &str) -> Option<bool> {
+        let Some(filter) = &self.filter else { return Some(false) };
+        let found = filter.contains(filter_key(filter.kind(), password));
+        found
+            .inspect_err(|error| {
+                tracing::error!(%error, "the breach filter cannot be read; passwords are compared without it");
+            })
+            .ok()
     }
 }
 

@@ -243,8 +243,12 @@ fn read_shard(bytes: &[u8]) -> Option<BinaryFuse16> {
         .filter_map(|pair| Some(u16::from_le_bytes(pair.try_into().ok()?)))
         .collect();
     // What the filter's own arithmetic takes for granted.
-    let reach = u64::from(segment_count_length) + 2 * u64::from(segment_length);
-    if !segment_length.is_power_of_two() || reach > fingerprints.len() as u64 {
+    let whole = u64::from(segment_count_length) + 2 * u64::from(segment_length);
+    if !segment_length.is_power_of_two()
+        || segment_count_length < segment_length
+        || !segment_count_length.is_multiple_of(segment_length)
+        || whole != fingerprints.len() as u64
+    {
         return None;
     }
     // The type of the descriptor has no public name, so an empty filter is filled.
@@ -314,7 +318,7 @@ impl Builder {
         let mut end = table;
         for shard in 0..header.next_shard {
             let (offset, length) = table_entry(&file, shard)?;
-            end = end.max(offset + u64::from(length));
+            end = end.max(offset.checked_add(u64::from(length)).ok_or_else(damaged)?);
         }
         if header.next_shard == 0 {
             file.set_len(0)?;

@@ -17,6 +17,8 @@ use super::{Attempt, Password, foreign};
 /// Another system's hash may take longer than ours. Whoever is refused waits at least this many times as long as the
 /// slowest of them has taken, so that the wait does not tell whose hash it was.
 const LEVEL: u32 = 2;
+/// Nobody waits longer than this for a refusal; a busy minute must not make one.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// What checking a password found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +150,7 @@ impl HashPool {
 
     /// Remembers how long another system's hash took.
     fn learn(&self, took: Duration) {
-        let level = u64::try_from((took * LEVEL).as_micros()).unwrap_or(u64::MAX);
-        self.level.fetch_max(level, Ordering::Relaxed);
+        self.level.fetch_max(level(took), Ordering::Relaxed);
     }
 
     /// What checking a password against this costs, such as `argon2id m=19456 t=2 p=1` or `bcrypt:12`.
@@ -161,7 +162,7 @@ impl HashPool {
     /// Sets anew how long refusals are held back: by the slowest of these.
     pub(super) fn relearn(&self, took: &[Duration]) {
         let slowest = took.iter().max().copied().unwrap_or_default();
-        self.level.store(u64::try_from((slowest * LEVEL).as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.level.store(level(slowest), Ordering::Relaxed);
     }
 
     /// How long after its check began a refusal is held back at present; nothing while nobody has another system's
@@ -205,6 +206,11 @@ impl HashPool {
         }
         answered.await.map_err(|_| Overloaded)
     }
+}
+
+/// Microseconds that refusals are held back for when the slowest hash takes so long.
+fn level(took: Duration) -> u64 {
+    u64::try_from((took * LEVEL).min(LONGEST).as_micros()).unwrap_or(u64::MAX)
 }
 
 fn serve(work: &Mutex<Receiver<Work>>, usual: usize) {
@@ -455,8 +461,10 @@ mod tests {
         let pool = HashPool::start(CHEAP, Peppers::default(), 1, 8, Entropy::System).unwrap();
         let checked = pool.verify(&attempt("x"), None).await.unwrap();
         assert_eq!(pool.rest(&checked), None, "nobody has another system's hash");
-        pool.learn(Duration::from_secs(2));
-        assert!(pool.rest(&checked).unwrap() > Duration::from_secs(3), "twice the slowest");
+        pool.learn(Duration::from_millis(400));
+        assert!(pool.rest(&checked).unwrap() > Duration::from_millis(500), "twice the slowest");
+        pool.learn(Duration::from_secs(20));
+        assert!(pool.held_back() <= Duration::from_secs(1), "nobody waits for ever");
         pool.relearn(&[]);
         assert_eq!(pool.rest(&checked), None);
     }

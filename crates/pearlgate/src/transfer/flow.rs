@@ -22,6 +22,8 @@ use crate::passwords;
 
 /// People in one transaction.
 const BATCH: usize = 500;
+/// The last microsecond of the year 9999: later times have more digits and would not sort.
+const LATEST: i64 = 253_402_300_799_999_999;
 /// What seeds of second factors are sealed for.
 const FACTOR: &str = "totp";
 /// A seed of fewer bytes is no secret (RFC 4226 §4 asks for 16; some authenticators were given 10).
@@ -242,14 +244,20 @@ impl Importer {
                 "" => self.clock.now(),
                 text => text
                     .parse::<jiff::Timestamp>()
+                    .ok()
+                    .filter(|at| (0..=LATEST).contains(&at.as_microsecond()))
                     .map(|at| Timestamp::from_micros(at.as_microsecond()))
-                    .map_err(|_| "created_at: give a time such as 2024-03-01T09:15:00Z".to_owned())?,
+                    .ok_or_else(|| {
+                        "created_at: give a time since 1970 such as 2024-03-01T09:15:00Z".to_owned()
+                    })?,
             },
             password_hash,
             factor: totp.map(|totp| self.seal(&totp)).transpose()?,
             identities: distinct_identities(identities)?,
             roles: record.roles.iter().map(|role| role_name(role)).collect::<Result<_, _>>()?,
-            suspended: record.suspended.map(|suspension| suspension.reason.chars().take(500).collect()),
+            suspended: record
+                .suspended
+                .map(|suspension| suspension.reason.chars().filter(|c| !c.is_control()).take(500).collect()),
             email,
             warnings,
         })

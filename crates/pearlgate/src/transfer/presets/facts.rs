@@ -125,7 +125,7 @@ pub(super) fn moment(at: &Value) -> Option<Timestamp> {
     let text = text(at);
     if let Ok(number) = text.parse::<i64>() {
         // As milliseconds, what is smaller would be before 1973.
-        let unit = if number.abs() < 100_000_000_000 { 1_000_000 } else { 1_000 };
+        let unit = if number.unsigned_abs() < 100_000_000_000 { 1_000_000 } else { 1_000 };
         return number.checked_mul(unit).map(Timestamp::from_micros);
     }
     let at: jiff::Timestamp = text.parse().or_else(|_| format!("{text}Z").parse()).ok()?;

@@ -233,6 +233,8 @@ both! {
         }
         let nobodys = app.send(app.request(Method::POST, refresh).header("cookie", cookie)).await;
         assert_eq!(nobodys.refusal(), "403 permission_denied", "who does not say where it comes from");
+        let planted = cookie.replace("__Host-", "__host-");
+        assert_eq!(send(refresh, &planted, &app.url).await.fields(), ["refresh_token:required"], "another name is another cookie");
         let twice = send(refresh, &format!("{cookie}; {cookie}"), &app.url).await;
         assert_eq!(twice.fields(), ["refresh_token:required"], "two cookies of one name are none");
 

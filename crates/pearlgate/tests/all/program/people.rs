@@ -189,6 +189,23 @@ async fn a_bad_line_is_told_by_its_number_and_stops_nothing() {
     house.import(&file, "nowhere", &[]).run().await.refused(&["--from", "keycloak", "better-auth"]);
     house.import(Path::new("no-such-file"), "django", &[]).run().await.refused(&["no-such-file"]);
     house.import(&fixture("django.json"), "keycloak", &[]).run().await;
+
+    // What stands in somebody else's file neither stops us nor writes on our terminal.
+    let hostile = r#"[{"email":"a@b.example","created_at":-9223372036854775808},{"email":"c@b.example","deleted_at":"\u001b[31m\n9: forged"},{"email":"d@b.example","banned_until":"2999-01-01","created_at":"-009999-01-02T00:00:00Z"}]"#;
+    std::fs::write(&file, hostile).unwrap();
+    let done = house.import(&file, "supabase", &[]).run().await;
+    assert!(!done.err.contains("panicked") && people(&done).starts_with("3 records"), "{done:?}");
+    assert!(
+        !done.out.contains('\u{1b}') && !done.out.lines().any(|line| line.starts_with("9: forged")),
+        "{done:?}"
+    );
+    std::fs::write(
+        &file,
+        "{\"email\":\"nul@example.com\",\"email_verified\":true,\"suspended\":{\"reason\":\"a\\u0000b\"}}\n",
+    )
+    .unwrap();
+    let done = house.import(&file, "pearlgate", &[]).run().await;
+    assert!(people(&done).contains("1 imported"), "{done:?}");
 }
 
 #[tokio::test]
