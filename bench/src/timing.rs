@@ -330,7 +330,7 @@ fn doubt(samples: &[f64]) -> f64 {
 fn welch_cropped(one: &[f64], two: &[f64]) -> f64 {
     let mut all: Vec<f64> = one.iter().chain(two).copied().collect();
     let most = crate::table::quantile(&mut all, 0.9);
-    let crop = |samples: &[f64]| samples.iter().copied().filter(|time| *time <= most).collect::<Vec<_>>();
+    let crop = |samples: &[f64]| samples.iter().copied().filter(|time| *time < most).collect::<Vec<_>>();
     let (raw, cropped) = (welch(one, two), welch(&crop(one), &crop(two)));
     if cropped.abs() > raw.abs() { cropped } else { raw }
 }
@@ -351,11 +351,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn t_is_that_of_the_textbook() {
-        // Welch 1947 by the example of the encyclopaedia: t = -2.46 (A1, A2).
+    fn t_is_what_another_program_finds() {
+        // Python's `statistics` gives -2.8353.
         let one = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4];
         let two = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 30.0, 23.9];
-        assert!((welch(&one, &two) + 2.46).abs() < 0.01, "{}", welch(&one, &two));
+        assert!((welch(&one, &two) + 2.8353).abs() < 0.001, "{}", welch(&one, &two));
     }
 
     #[test]
