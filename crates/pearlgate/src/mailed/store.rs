@@ -21,14 +21,20 @@ statements! {
     DROP_RESETS = "DELETE FROM password_reset_tokens WHERE user_id = $1";
     DROP_MAGIC_LINKS = "DELETE FROM magic_link_tokens WHERE user_id = $1";
     DROP_CHANGES = "DELETE FROM email_change_tokens WHERE user_id = $1";
+    /// What is being renewed while it is swept is spared: locked rows are skipped, and a row that was locked is looked
+    /// at again before it goes. A statement that merely waited would take away what it saw before it waited.
     SWEEP_RESETS = "DELETE FROM password_reset_tokens WHERE user_id IN
-        (SELECT t.user_id FROM password_reset_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500)";
+        (SELECT t.user_id FROM password_reset_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500
+            /*pg FOR UPDATE SKIP LOCKED */)";
     SWEEP_MAGIC_LINKS = "DELETE FROM magic_link_tokens WHERE user_id IN
-        (SELECT t.user_id FROM magic_link_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500)";
+        (SELECT t.user_id FROM magic_link_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500
+            /*pg FOR UPDATE SKIP LOCKED */)";
     SWEEP_CHANGES = "DELETE FROM email_change_tokens WHERE user_id IN
-        (SELECT t.user_id FROM email_change_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500)";
+        (SELECT t.user_id FROM email_change_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500
+            /*pg FOR UPDATE SKIP LOCKED */)";
     SWEEP_NOT_ME = "DELETE FROM not_me_tokens WHERE link_digest IN
-        (SELECT t.link_digest FROM not_me_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500)";
+        (SELECT t.link_digest FROM not_me_tokens t WHERE t.expires_at <= $1 ORDER BY t.expires_at LIMIT 500
+            /*pg FOR UPDATE SKIP LOCKED */)";
     OPEN_NOT_ME = "INSERT INTO not_me_tokens (link_digest, user_id, address, address_key, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
     RESET_BY_LINK = "SELECT user_id FROM password_reset_tokens WHERE link_digest = $1 AND expires_at > $2";

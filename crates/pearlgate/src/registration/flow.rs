@@ -463,5 +463,10 @@ pub fn handle(app: &App, handlers: Handlers) -> Handlers {
 /// # Errors
 /// As every statement.
 pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
-    Ok(tx.execute(&store::SWEEP, params![app.clock.now() - KEPT])? >= 500)
+    let useless = app.clock.now() - KEPT;
+    let due: Vec<(Id<UserRow>,)> = tx.all(&store::NEVER_PROVEN, params![useless])?;
+    for (user,) in &due {
+        tx.execute(&store::FORGET, params![user, useless])?;
+    }
+    Ok(due.len() >= 500)
 }

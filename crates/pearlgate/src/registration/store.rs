@@ -54,12 +54,17 @@ statements! {
     DROP_FACTOR = "DELETE FROM totp_factors WHERE user_id = $1";
     DROP_IDENTITIES = "DELETE FROM federated_identities WHERE user_id = $1";
     /// People who never proved their address, a while after their last mail became useless; not those that an
-    /// operator brought here.
-    SWEEP = "DELETE FROM users WHERE id IN
+    /// operator brought here. Whoever is registering or proving that address has their lock, and is spared.
+    NEVER_PROVEN = "SELECT u.id FROM users u WHERE u.id IN
         (SELECT t.user_id FROM email_verification_tokens t WHERE t.expires_at <= $1
             AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = t.user_id)
             AND NOT EXISTS (SELECT 1 FROM imported_users i WHERE i.user_id = t.user_id)
-            ORDER BY t.expires_at LIMIT 500)";
+            ORDER BY t.expires_at LIMIT 500)
+        /*pg FOR UPDATE SKIP LOCKED */";
+    /// Decided again under the lock.
+    FORGET = "DELETE FROM users WHERE id = $1
+        AND EXISTS (SELECT 1 FROM email_verification_tokens t WHERE t.user_id = users.id AND t.expires_at <= $2)
+        AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = users.id)";
 }
 
 record! {

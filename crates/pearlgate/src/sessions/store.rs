@@ -77,7 +77,9 @@ statements! {
         FROM sessions s WHERE s.id = $1";
     ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id WHERE e.user_id = $1";
     SWEEP_EXPIRED = "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500";
-    SWEEP_IDLE = "SELECT session_id FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500";
+    /// A token that is being rotated is not idle: it is skipped while it is locked.
+    SWEEP_IDLE = "SELECT session_id FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500
+        /*pg FOR UPDATE SKIP LOCKED */";
     SWEEP_ENDED = "DELETE FROM ended_sessions WHERE kept_until <= $1";
     KEYS = "SELECT kid, algorithm, sealed, public_jwk, created_at FROM signing_keys ORDER BY created_at, kid";
     LOCK_KEYS = "SELECT CAST(1 AS BIGINT) /*pg FROM pg_advisory_xact_lock(7306086865420302) */";

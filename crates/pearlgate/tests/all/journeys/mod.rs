@@ -11,3 +11,4 @@ mod recovery;
 mod registration;
 mod sessions;
 mod steps;
+mod sweeps;
