@@ -383,7 +383,8 @@ fn rows(tasks: usize) -> String {
         let (id, digest) = (hex(&session_of(task)), hex(&digest_of(0)));
         sql.push_str(&format!(
             "INSERT INTO users VALUES (x'{id}', '', '', '{{}}', 1);
-             INSERT INTO sessions VALUES (x'{id}', x'{id}', 1, 1, 9000000000000000000, 1, 'pwd', x'{id}', '', '');
+             INSERT INTO sessions (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address)
+                 VALUES (x'{id}', x'{id}', 1, 1, 9000000000000000000, 1, 'pwd', x'{id}', '', '');
              INSERT INTO refresh_tokens VALUES (x'{id}', x'{id}', x'{digest}', x'ff', 1, 9000000000000000000);"
         ));
     }

@@ -7,15 +7,16 @@ use foundation::audit::{Event, Stream, Trail};
 use foundation::db::{self, Db, Migration, Tx};
 use foundation::http::{ClientAddress, Idempotency};
 use foundation::jobs::Queue;
-use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKey, Sealer};
+use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKeys, MasterKeys, Sealer};
 use foundation::mail::{Mailbox, Postman, Renderer, Smtp, Transport};
 use foundation::outbound::Dependencies;
 use foundation::telemetry::Metrics;
 use minijinja::Environment;
+use tokio::sync::{Notify, watch};
 
 use crate::accounts::UserRow;
 use crate::passwords::{Breaches, Cost, HashPool};
-use crate::sessions::{AccessTokens, RefreshKey};
+use crate::sessions::{AccessTokens, KeyKeeper, Places, RefreshKey, Seen};
 use crate::settings::Settings;
 use crate::templates;
 
@@ -29,7 +30,7 @@ macro_rules! migrations {
         }),+];
     };
 }
-migrations!("0001_people", "0002_operations", "0003_ways_back");
+migrations!("0001_people", "0002_operations", "0003_ways_back", "0004_sessions");
 
 /// The server's parts. Cheap to clone.
 #[derive(Clone)]
@@ -51,8 +52,15 @@ pub struct Parts {
     pub breaches: Breaches,
     pub refresh_key: RefreshKey,
     pub access_tokens: AccessTokens,
-    pub code_key: MacKey,
-    pub device_key: MacKey,
+    pub keys: KeyKeeper,
+    pub seen: Seen,
+    pub places: Places,
+    /// Told whenever a session has ended.
+    pub ended: Arc<Notify>,
+    /// True as soon as the server is to stop.
+    pub stopping: watch::Sender<bool>,
+    pub code_key: MacKeys,
+    pub device_key: MacKeys,
     pub cursors: CursorKey,
     pub idempotency: Idempotency,
     pub sealer: Sealer,
@@ -77,7 +85,7 @@ impl App {
         db: Db,
         clock: Clock,
         chance: Entropy,
-        master: &[u8; 32],
+        master: &MasterKeys,
     ) -> Result<Self, String> {
         let templates = Arc::new(templates::environment().map_err(|e| format!("a template is broken: {e}"))?);
         let dependencies = Dependencies::new(clock.clone());
@@ -105,8 +113,13 @@ impl App {
             trail: Trail::new(clock.clone(), chance.clone()),
             refresh_key: RefreshKey::derive(master),
             access_tokens: AccessTokens::new(&settings),
-            code_key: MacKey::derive(master, "code"),
-            device_key: MacKey::derive(master, "device"),
+            keys: KeyKeeper::new(&settings, db.clone(), sealer.clone(), clock.clone(), chance.clone()),
+            seen: Seen::default(),
+            places: Places::open(settings.places_file.as_deref())?,
+            ended: Arc::default(),
+            stopping: watch::channel(false).0,
+            code_key: MacKeys::derive(master, "code"),
+            device_key: MacKeys::derive(master, "device"),
             cursors: CursorKey::derive(master),
             idempotency: Idempotency::derive(master),
             metrics: Metrics::start(),

@@ -23,7 +23,7 @@ impl Job for Sweep {
 pub fn handlers(app: &App) -> Handlers {
     let inner = app.clone();
     let mut handlers = app.postman.handle(Handlers::default());
-    for slice in [registration::handle, recovery::handle, magic_links::handle] {
+    for slice in [registration::handle, recovery::handle, magic_links::handle, sessions::handle] {
         handlers = slice(app, handlers);
     }
     handlers.on(move |_: Sweep| sweep(inner.clone())).recurring(&Sweep {}, EVERY)

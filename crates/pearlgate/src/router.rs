@@ -9,22 +9,28 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, patch, post, put};
-use foundation::http::{ClientAddress, Finish, Peer, finish};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use foundation::http::{ClientAddress, Finish, Peer, cross_origin, finish};
 use foundation::kernel::{Clock, Problem};
+
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 use crate::app::App;
 use crate::{
-    accounts, dev, email_change, magic_links, pages, passwords, recovery, registration, server, sessions,
-    sign_in,
+    accounts, dev, email_change, errors, magic_links, pages, passwords, recovery, registration, server,
+    sessions, sign_in,
 };
+
+/// How long a browser may remember what an application on another origin may do.
+const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +92,14 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/me/email", SignedIn, post(email_change::http::change_email));
     map.add(M::POST, "/v1/me/email/confirm", SignedIn, post(email_change::http::confirm_email));
     map.add(M::GET, "/v1/me/activity", SignedIn, get(accounts::http::my_activity));
+    map.add(M::POST, "/v1/me/reauthenticate", SignedIn, post(sign_in::http::reauthenticate));
+    map.add(M::GET, "/v1/me/sessions", SignedIn, get(sessions::http::my_sessions));
+    map.add(M::DELETE, "/v1/me/sessions", SignedIn, delete(sessions::http::end_my_other_sessions));
+    map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, delete(sessions::http::end_my_session));
+
+    // For services that trust our tokens
+    map.add(M::GET, "/v1/revocations", Internal, get(sessions::http::revocations));
+    map.add(M::POST, "/v1/introspect", Internal, post(sessions::http::introspect));
 
     // Pages behind links in mails
     map.add(M::GET, "/verify-email", Open, get(registration::pages::show));
@@ -151,15 +165,39 @@ impl Map {
 
     fn finish(self) -> Doors {
         let layers = |router: Router<App>| {
-            router
+            let router = router
                 .fallback(|| async { Problem::not_found() })
                 .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
-                .with_state(self.app.clone())
+                .with_state(self.app.clone());
+            let origins = &self.app.settings.cors_origins;
+            let router = if origins.is_empty() { router } else { router.layer(shared_with(origins)) };
+            router
                 .layer(middleware::from_fn_with_state(self.app.clone(), around))
                 .layer(middleware::from_fn_with_state(finishing(&self.app), finish))
         };
         Doors { public: layers(self.public), internal: layers(self.internal), routes: self.routes }
     }
+}
+
+/// Which origins may read the API's answers, with the session cookie: exactly the configured ones.
+fn shared_with(origins: &[String]) -> CorsLayer {
+    let origins: Arc<[String]> = origins.into();
+    let may = move |origin: &HeaderValue, parts: &Parts| {
+        parts.uri.path().starts_with("/v1/")
+            && origins.iter().any(|known| known.as_bytes() == origin.as_bytes())
+    };
+    let allowed = may.clone();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(may))
+        .allow_credentials(AllowCredentials::predicate(allowed))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+        ])
+        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("x-request-id")])
+        .max_age(PREFLIGHT)
 }
 
 fn finishing(app: &App) -> Finish {
@@ -183,6 +221,15 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
         wrong_host(&app, peer, request.headers(), request.uri().authority().map(|a| a.as_str()))
     {
         return problem.into_response();
+    }
+    // Another site's page does nothing here, whatever it carries: neither with a cookie nor by signing somebody in to
+    // an account that is not theirs. A page that may is in the settings.
+    let unsafe_method = !request.method().is_safe();
+    if unsafe_method && cross_origin(request.headers(), &app.settings.public_url, &app.settings.cors_origins)
+    {
+        return errors::problem("permission_denied")
+            .detail("This request was sent by a page of another site. Applications on other addresses are named in cors.origins.")
+            .into_response();
     }
     let client = app.settings.proxies.client(peer.remote.ip(), request.headers());
     request.extensions_mut().insert(client);

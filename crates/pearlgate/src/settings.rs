@@ -9,7 +9,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use foundation::config::{ConfigError, Layers};
 use foundation::db::PostgresOptions;
 use foundation::http::Proxies;
-use foundation::kernel::{Secret, WrongSetting};
+use foundation::kernel::{MasterKeys, Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
 use serde::Deserialize;
 
@@ -22,8 +22,14 @@ pub const ENVIRONMENT: &str = "PEARLGATE";
 /// Where the default settings ask about breaches.
 const PUBLIC_RANGES: &str = "https://api.pwnedpasswords.com/range/";
 /// Keys whose values are never shown.
-pub const SECRETS: [&str; 5] =
-    ["secrets.master_key", "mail.smtp.password", "database.url", "hashing.pepper", "hashing.old_peppers"];
+pub const SECRETS: [&str; 6] = [
+    "secrets.master_key",
+    "secrets.old_master_keys",
+    "mail.smtp.password",
+    "database.url",
+    "hashing.pepper",
+    "hashing.old_peppers",
+];
 
 /// The settings as they stand in TOML.
 #[derive(Debug, Deserialize)]
@@ -37,6 +43,9 @@ pub struct Raw {
     pub secrets: RawSecrets,
     pub mail: RawMail,
     pub tokens: RawTokens,
+    pub operators: RawOperators,
+    pub cors: RawCors,
+    pub devices: RawDevices,
     pub verification: RawVerification,
     pub recovery: RawRecovery,
     pub magic_link: RawMagicLink,
@@ -69,7 +78,7 @@ section!(RawServer {
 section!(RawService { name: String });
 section!(RawData { dir: PathBuf });
 section!(RawDatabase { url: String, ca_file: String, connections: usize });
-section!(RawSecrets { master_key: Secret });
+section!(RawSecrets { master_key: Secret, old_master_keys: Vec<Secret> });
 section!(RawMail { from: String, smtp: RawSmtp });
 section!(RawSmtp {
     host: String,
@@ -85,8 +94,14 @@ section!(RawTokens {
     access: String,
     refresh_idle: String,
     session: String,
-    fresh: String
+    fresh: String,
+    max_sessions: usize,
+    algorithm: String,
+    rotate_keys: String
 });
+section!(RawOperators { roles: Vec<String>, session: String, refresh_idle: String });
+section!(RawCors { origins: Vec<String> });
+section!(RawDevices { places_file: String });
 section!(RawVerification { lifetime: String });
 section!(RawRecovery { lifetime: String });
 section!(RawMagicLink { enabled: bool, lifetime: String });
@@ -138,6 +153,8 @@ pub struct Settings {
     pub database_connections: usize,
     /// The master key; none in dev mode until it is made.
     pub master_key: Option<[u8; 32]>,
+    /// Master keys of before, under which something may still rest.
+    pub old_master_keys: OldMasterKeys,
     /// The mail server, unless it is dev mode.
     pub smtp: SmtpOptions,
     /// `aud`; empty for the public URL.
@@ -150,6 +167,22 @@ pub struct Settings {
     pub refresh_idle: Duration,
     /// Life of a session.
     pub session_lifetime: Duration,
+    /// Sessions of one person at a time; 0 for any number.
+    pub max_sessions: usize,
+    /// What new signing keys are for.
+    pub signing_algorithm: SigningAlgorithm,
+    /// After which age a signing key is replaced.
+    pub rotate_keys: Duration,
+    /// Who is an operator: people with one of these roles.
+    pub operator_roles: Vec<String>,
+    /// Life of an operator's session at assurance level 2.
+    pub operator_session: Duration,
+    /// Life of its unused refresh token.
+    pub operator_idle: Duration,
+    /// Origins of applications that may call from a browser.
+    pub cors_origins: Vec<String>,
+    /// Which place a network address belongs to: a MaxMind database.
+    pub places_file: Option<PathBuf>,
     /// Life of a verification.
     pub verification_lifetime: Duration,
     /// For how long after a proof a session is fresh.
@@ -188,6 +221,27 @@ pub struct Settings {
     pub log_json: bool,
     /// Log level.
     pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// Master keys of before; never printed.
+#[derive(Clone, Default)]
+pub struct OldMasterKeys(pub Vec<[u8; 32]>);
+
+impl std::fmt::Debug for OldMasterKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OldMasterKeys({})", self.0.len())
+    }
+}
+
+/// How access tokens are signed (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigningAlgorithm {
+    /// ECDSA with P-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+    /// RSA PKCS#1 v1.5 with 3,072 bits, for libraries that know nothing else.
+    Rs256,
 }
 
 /// The largest Argon2 memory that a setting or a stored hash may ask for, in KiB.
@@ -259,11 +313,25 @@ impl Settings {
             database_ca_file: some(&raw.database.ca_file).map(PathBuf::from),
             database_connections: at_least_one(layers, "database.connections", raw.database.connections)?,
             master_key: master_key(layers, &raw.secrets.master_key, purpose)?,
+            old_master_keys: old_master_keys(layers, &raw.secrets.old_master_keys)?,
             audience: raw.tokens.audience,
             client_id: some(&raw.tokens.client_id).unwrap_or_else(|| "pearlgate".into()),
             access_lifetime: duration(layers, "tokens.access", &raw.tokens.access)?,
             refresh_idle: duration(layers, "tokens.refresh_idle", &raw.tokens.refresh_idle)?,
             session_lifetime: duration(layers, "tokens.session", &raw.tokens.session)?,
+            max_sessions: raw.tokens.max_sessions,
+            signing_algorithm: match raw.tokens.algorithm.as_str() {
+                "ES256" => SigningAlgorithm::Es256,
+                "EdDSA" => SigningAlgorithm::EdDsa,
+                "RS256" => SigningAlgorithm::Rs256,
+                _ => return Err(layers.refuse("tokens.algorithm", "is \"ES256\", \"EdDSA\" or \"RS256\"")),
+            },
+            rotate_keys: duration(layers, "tokens.rotate_keys", &raw.tokens.rotate_keys)?,
+            operator_roles: raw.operators.roles,
+            operator_session: duration(layers, "operators.session", &raw.operators.session)?,
+            operator_idle: duration(layers, "operators.refresh_idle", &raw.operators.refresh_idle)?,
+            cors_origins: origins(layers, &raw.cors.origins)?,
+            places_file: some(&raw.devices.places_file).map(PathBuf::from),
             verification_lifetime: duration(layers, "verification.lifetime", &raw.verification.lifetime)?,
             freshness: duration(layers, "tokens.fresh", &raw.tokens.fresh)?,
             reset_lifetime: duration(layers, "recovery.lifetime", &raw.recovery.lifetime)?,
@@ -318,7 +386,24 @@ impl Settings {
                 layers.refuse("tokens.refresh_idle", "is longer than tokens.session: make it shorter")
             );
         }
+        if self.operator_idle > self.operator_session || self.access_lifetime > self.operator_idle {
+            return Err(layers.refuse(
+                "operators.refresh_idle",
+                "must be from tokens.access to operators.session: an access token is not good for longer than the session",
+            ));
+        }
+        if self.rotate_keys < Duration::from_secs(3600) {
+            return Err(layers.refuse(
+                "tokens.rotate_keys",
+                "is shorter than an hour, and others keep the public keys for minutes: make it days",
+            ));
+        }
         Ok(())
+    }
+
+    /// The master key and those before it; none in dev mode until it is made.
+    pub fn master_keys(&self) -> Option<MasterKeys> {
+        self.master_key.map(|current| MasterKeys::new(current, &self.old_master_keys.0))
     }
 
     /// How to reach PostgreSQL; none for SQLite.
@@ -491,6 +576,35 @@ fn master_key(layers: &Layers, text: &Secret, purpose: Purpose) -> Result<Option
     })
 }
 
+fn old_master_keys(layers: &Layers, texts: &[Secret]) -> Result<OldMasterKeys, ConfigError> {
+    let read = |text: &Secret| {
+        parse_master_key(text.reveal()).ok_or_else(|| {
+            layers.refuse("secrets.old_master_keys", "holds something that is not 32 bytes in base64")
+        })
+    };
+    texts.iter().map(read).collect::<Result<_, _>>().map(OldMasterKeys)
+}
+
+/// Origins as browsers send them: scheme, host, and a port that is not the scheme's own.
+fn origins(layers: &Layers, texts: &[String]) -> Result<Vec<String>, ConfigError> {
+    let plain = |text: &String| {
+        let host = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://").filter(|host| is_local_host(host)));
+        host.is_some_and(|host| {
+            !host.is_empty()
+                && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:[]".contains(&b))
+        })
+    };
+    match texts.iter().find(|text| !plain(text)) {
+        None => Ok(texts.to_vec()),
+        Some(wrong) => Err(layers.refuse(
+            "cors.origins",
+            format!("holds {wrong:?}; give origins as browsers send them, such as \"https://app.example.com\": https, in small letters, without a path or a wildcard"),
+        )),
+    }
+}
+
 /// A master key from its text.
 pub fn parse_master_key(text: &str) -> Option<[u8; 32]> {
     let text = text.trim();
@@ -619,6 +733,15 @@ mod tests {
             ("tokens.refresh_idle = \"365d\"", "tokens.refresh_idle"),
             ("tokens.session = \"soon\"", "tokens.session"),
             ("tokens.access = \"0s\"", "tokens.access"),
+            ("tokens.algorithm = \"HS256\"", "tokens.algorithm"),
+            ("tokens.rotate_keys = \"10m\"", "tokens.rotate_keys"),
+            ("operators.refresh_idle = \"48h\"", "operators.refresh_idle"),
+            ("operators.refresh_idle = \"5m\"", "operators.refresh_idle"),
+            ("cors.origins = [\"*\"]", "cors.origins"),
+            ("cors.origins = [\"https://app.example.com/\"]", "cors.origins"),
+            ("cors.origins = [\"http://app.example.com\"]", "cors.origins"),
+            ("cors.origins = [\"null\"]", "cors.origins"),
+            ("secrets.old_master_keys = [\"short\"]", "secrets.old_master_keys"),
             ("passwords.min_length = 7", "passwords.min_length"),
             ("passwords.min_length_with_mfa = 7", "passwords.min_length_with_mfa"),
             ("passwords.breach.url = \"http://ranges.example.com/\"", "passwords.breach.url"),

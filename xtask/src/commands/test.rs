@@ -48,8 +48,17 @@ fn docs(repo: &Repo) -> Outcome {
 }
 
 fn tests(repo: &Repo, only: Option<&str>, services: &mut Services) -> Outcome {
+    // For its tests cargo builds a package's own programs, and no other's: the examples have to be there before. With
+    // the same words as the tests, or crates that they share would be built twice, with other features.
+    run_command(
+        cargo(repo).args(["build", "--workspace", "--all-targets", "--locked"]),
+        "mend what the compiler names",
+    )?;
     let mut command = cargo(repo);
-    command.args(["test", "--workspace", "--locked"]).args(only);
+    command
+        .args(["test", "--workspace", "--locked"])
+        .args(only)
+        .env("PEARLGATE_TEST_AXUM", repo.root().join("target/debug/example-axum"));
     services
         .run(&mut command, "read the first failure above; `cargo xtask test --only NAME` runs one test again")
 }

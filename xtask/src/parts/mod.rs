@@ -1,6 +1,7 @@
 //! What the tests need on this machine: found, or installed, or asked for.
 
 mod apt;
+mod node;
 mod user;
 mod venv;
 
@@ -25,6 +26,14 @@ pub(crate) struct Parts {
     pub(crate) python: PathBuf,
     /// The test SMTP server, for that Python.
     pub(crate) smtp: PathBuf,
+    /// `node`.
+    pub(crate) node: PathBuf,
+    /// What verifies our tokens with jose, for that Node.
+    pub(crate) foreign_js: PathBuf,
+    /// What verifies our tokens with PyJWT, for that Python.
+    pub(crate) foreign_py: PathBuf,
+    /// The Express example, for that Node.
+    pub(crate) express: PathBuf,
     /// Who runs PostgreSQL when we are root, whom `initdb` refuses.
     pub(crate) postgres_user: Option<SystemUser>,
 }
@@ -51,22 +60,32 @@ const POSTGRES: Need =
 const REDIS: Need = Need { what: "redis-server", package: "redis-server", find: || find("redis-server") };
 const OPENSSL: Need = Need { what: "openssl", package: "openssl", find: || find("openssl") };
 const PYTHON: Need = Need { what: "python3", package: "python3-venv", find: || find("python3") };
+const NODE: Need = Need { what: "node", package: "nodejs", find: || find("node") };
+const NPM: Need = Need { what: "npm", package: "npm", find: || find("npm") };
+/// The programs that verify our tokens with software that is not ours.
+const FOREIGN: &str = "crates/pearlgate/tests/foreign";
 
 /// Finds everything; installs what is missing when we may, else says what to install.
 pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
-    let missing: Vec<&Need> =
-        [&POSTGRES, &REDIS, &OPENSSL, &PYTHON].into_iter().filter(|need| (need.find)().is_none()).collect();
+    let needs = [&POSTGRES, &REDIS, &OPENSSL, &PYTHON, &NODE, &NPM];
+    let missing: Vec<&Need> = needs.into_iter().filter(|need| (need.find)().is_none()).collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|need| need.what).collect();
         let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
         apt::install(repo, &names.join(", "), &packages)?;
     }
+    let (node, npm) = (NODE.found()?, NPM.found()?);
+    node::check(&node)?;
     Ok(Parts {
         postgres: POSTGRES.found()?,
         redis: REDIS.found()?,
         openssl: OPENSSL.found()?,
         python: venv::make_sure(repo, &PYTHON.found()?)?,
         smtp: repo.part("smtp_server.py"),
+        foreign_js: node::make_sure(repo, &npm, "foreign", FOREIGN, "verify.mjs")?,
+        foreign_py: repo.root().join(FOREIGN).join("verify.py"),
+        express: node::make_sure(repo, &npm, "express", "examples/express", "server.js")?,
+        node,
         postgres_user: user::for_postgres()?,
     })
 }

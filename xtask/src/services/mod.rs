@@ -43,6 +43,10 @@ impl Services {
             ("PEARLGATE_TEST_KEY", path(&tls.key)),
             ("PEARLGATE_TEST_PYTHON", path(&parts.python)),
             ("PEARLGATE_TEST_SMTP", path(&parts.smtp)),
+            ("PEARLGATE_TEST_NODE", path(&parts.node)),
+            ("PEARLGATE_TEST_FOREIGN_JS", path(&parts.foreign_js)),
+            ("PEARLGATE_TEST_FOREIGN_PY", path(&parts.foreign_py)),
+            ("PEARLGATE_TEST_EXPRESS", path(&parts.express)),
             ("PEARLGATE_TEST_PG_BIN", path(&parts.postgres)),
             ("PEARLGATE_TEST_PG_USER", parts.postgres_user.as_ref().map_or("", |user| user.name).to_owned()),
         ];

@@ -49,6 +49,11 @@ impl Stream {
         Self(format!("shard_{:02}", first % SHARDS))
     }
 
+    /// The server's own: keys, settings, commands.
+    pub fn server() -> Self {
+        Self("server".into())
+    }
+
     /// Its name in the database.
     pub fn name(&self) -> &str {
         &self.0

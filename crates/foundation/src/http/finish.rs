@@ -74,14 +74,23 @@ pub async fn finish(State(state): State<Finish>, mut request: Request, next: Nex
     };
     let failed = response.status().is_client_error() || response.status().is_server_error();
     let problem = response.extensions_mut().remove::<Arc<Problem>>();
+    // What says who may read the answer stays when the answer becomes a document.
+    let sharing: Vec<(HeaderName, HeaderValue)> = response
+        .headers()
+        .iter()
+        .filter(|(name, _)| **name == header::VARY || name.as_str().starts_with("access-control-"))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     if let Some(problem) = problem {
         response = document(&state, &problem, &id, &headers);
+        response.headers_mut().extend(sharing);
     } else if failed
         && response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind == "text/plain; charset=utf-8")
     {
         // A refusal by a library: its words are not for people.
         let allow = response.headers_mut().remove(header::ALLOW);
         response = document(&state, &generic(response.status()), &id, &headers);
+        response.headers_mut().extend(sharing);
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }
@@ -178,6 +187,28 @@ fn generic(status: StatusCode) -> Problem {
         status if status >= 500 => Problem::internal(),
         _ => Problem::malformed("The request could not be read."),
     }
+}
+
+/// Whether an unsafe request comes from a page of another origin than ours and `others`, whatever it carries. What is
+/// no browser sends neither header, and may; a browser that hides its origin (`null`) may not.
+pub fn cross_origin(headers: &HeaderMap, public_url: &str, others: &[String]) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let known = |origin: &str| others.iter().any(|other| other == origin);
+    match (text("sec-fetch-site"), headers.get("origin").map(|_| text("origin").unwrap_or_default())) {
+        (Some("same-origin" | "none"), _) => false,
+        (Some(_), origin) => !origin.is_some_and(known),
+        (None, Some(origin)) => origin != public_url && !known(origin),
+        (None, None) => false,
+    }
+}
+
+/// Whether a browser says that a request comes from one of our own pages, or from one of `others`: what a cookie needs
+/// to count. A browser that says nothing is told no.
+pub fn from_own_page(headers: &HeaderMap, public_url: &str, others: &[String]) -> bool {
+    let origin = headers.get("origin").and_then(|value| value.to_str().ok());
+    same_origin(headers, public_url)
+        || (!cross_origin(headers, public_url, others)
+            && origin.is_some_and(|origin| others.iter().any(|o| o == origin)))
 }
 
 /// Whether an unsafe request of a browser comes from one of our own pages: by `Sec-Fetch-Site`, else by `Origin`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 
 use crate::db::{self, Db, Tx};
-use crate::kernel::{Digest, MacKey, Problem, Timestamp};
+use crate::kernel::{Digest, MacKey, MasterKeys, Problem, Timestamp};
 use crate::{params, record, statements};
 
 /// How long an answer is remembered.
@@ -54,8 +54,9 @@ pub enum Claim {
 
 impl Idempotency {
     /// Under the master key: the key and the body (which may hold a password) are kept as MACs.
-    pub fn derive(master: &[u8; 32]) -> Self {
-        Self(MacKey::derive(master, "idempotency"))
+    pub fn derive(master: &MasterKeys) -> Self {
+        // A change of the master key forgets them: they live for a day.
+        Self(MacKey::derive(master.current(), "idempotency"))
     }
 
     /// The key that a request carries.

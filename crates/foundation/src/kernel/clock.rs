@@ -32,6 +32,11 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The moment that an RFC 3339 text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|at| Self(at.as_microsecond()))
+    }
+
     /// How long from `self` until `later`; zero when `later` is not later.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_micros(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))

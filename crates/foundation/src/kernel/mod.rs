@@ -16,5 +16,5 @@ pub use id::{Entity, Id, IdError};
 pub use page::{CursorKey, Page, PageRequest};
 pub use problem::{FieldError, Problem};
 pub use seal::{SealError, Sealer};
-pub use secret::{Digest, MacKey, Secret, sha256};
+pub use secret::{Digest, MacKey, MacKeys, MasterKeys, Secret, sha256};
 pub use setting::WrongSetting;

@@ -5,7 +5,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use super::{FieldError, MacKey, Problem};
+use super::{FieldError, MacKeys, MasterKeys, Problem};
 
 /// How many items a page has when nobody says.
 const DEFAULT_LIMIT: u16 = 50;
@@ -34,26 +34,29 @@ pub struct PageRequest {
 
 /// Makes and checks the cursors of one list.
 #[derive(Debug, Clone)]
-pub struct CursorKey(MacKey);
+pub struct CursorKey(MacKeys);
 
 impl CursorKey {
     /// Cursors under the master key.
-    pub fn derive(master: &[u8; 32]) -> Self {
-        Self(MacKey::derive(master, "cursor"))
+    pub fn derive(master: &MasterKeys) -> Self {
+        Self(MacKeys::derive(master, "cursor"))
     }
 
     /// The cursor that stands for `position` in `list` (a name that includes whose list it is).
     pub fn issue(&self, list: &str, position: i64) -> String {
         let position = position.to_be_bytes();
-        let tag = self.0.mac_parts(&[list.as_bytes(), &position]).truncated::<TAG>();
+        let tag = self.0.current().mac_parts(&[list.as_bytes(), &position]).truncated::<TAG>();
         BASE64URL_NOPAD.encode(&[position.as_slice(), &tag].concat())
     }
 
     fn read(&self, list: &str, cursor: &str) -> Option<i64> {
         let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
         let (position, tag) = bytes.split_first_chunk::<8>()?;
-        let expected = self.0.mac_parts(&[list.as_bytes(), position]).truncated::<TAG>();
-        bool::from(expected.as_slice().ct_eq(tag)).then(|| i64::from_be_bytes(*position))
+        let ours = self.0.all().any(|key| {
+            let expected = key.mac_parts(&[list.as_bytes(), position]).truncated::<TAG>();
+            expected.as_slice().ct_eq(tag).into()
+        });
+        ours.then(|| i64::from_be_bytes(*position))
     }
 
     /// The limit and the position (`start` on the first page) that a request asks for.
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn cve_2026_33503_a_cursor_cannot_be_forged_or_moved_to_another_list() {
-        let key = CursorKey::derive(&[3; 32]);
+        let key = CursorKey::derive(&MasterKeys::new([3; 32], &[]));
         let cursor = key.issue("activity:usr_a", 42);
         let ask = |list: &str, cursor: &str| {
             key.open(list, &PageRequest { limit: None, cursor: Some(cursor.into()) }, i64::MAX)
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn limits_are_limits() {
-        let key = CursorKey::derive(&[3; 32]);
+        let key = CursorKey::derive(&MasterKeys::new([3; 32], &[]));
         for limit in [0, 201, u16::MAX] {
             assert!(key.open("l", &PageRequest { limit: Some(limit), cursor: None }, 0).is_err());
         }

@@ -5,7 +5,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::Entropy;
-use super::secret::{derive_bytes, sha256};
+use super::secret::{MasterKeys, derive_bytes, sha256};
 
 const KEY_ID: usize = 4;
 const NONCE: usize = 12;
@@ -13,9 +13,14 @@ const NONCE: usize = 12;
 /// Seals and opens bytes under the master key, each bound to a purpose.
 #[derive(Clone)]
 pub struct Sealer {
-    key: std::sync::Arc<LessSafeKey>,
-    key_id: [u8; KEY_ID],
+    /// The first one seals.
+    keys: std::sync::Arc<[SealingKey]>,
     chance: Entropy,
+}
+
+struct SealingKey {
+    id: [u8; KEY_ID],
+    key: LessSafeKey,
 }
 
 /// The sealed bytes are not ours: another master key, another purpose, or changed on the way.
@@ -30,26 +35,24 @@ pub enum SealError {
 }
 
 impl Sealer {
-    /// A sealer under this master key.
-    #[expect(clippy::expect_used, reason = "AES-256 takes every 32-byte key")]
-    pub fn new(master: &[u8; 32], chance: Entropy) -> Self {
-        let bytes = Zeroizing::new(derive_bytes(master, "seal"));
-        let key = UnboundKey::new(&AES_256_GCM, bytes.as_slice()).expect("a 32-byte key");
-        Self {
-            key: std::sync::Arc::new(LessSafeKey::new(key)),
-            key_id: sha256(bytes.as_slice()).truncated(),
-            chance,
-        }
+    /// Seals under the current master key and opens what is sealed under any.
+    pub fn new(master: &MasterKeys, chance: Entropy) -> Self {
+        Self { keys: master.all().map(SealingKey::derive).collect(), chance }
+    }
+
+    /// Whether it is sealed under a master key of before: worth sealing anew.
+    pub fn is_outdated(&self, sealed: &[u8]) -> bool {
+        self.keys.first().is_some_and(|key| !sealed.starts_with(&key.id))
     }
 
     /// Seals `plain` for `purpose`: key id, nonce, ciphertext with tag.
     pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
         let nonce: [u8; NONCE] = self.chance.bytes();
         let mut body = plain.to_vec();
-        self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(purpose), &mut body)
+        let SealingKey { id, key } = self.keys.first().ok_or(SealError::OtherKey)?;
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(purpose), &mut body)
             .map_err(|_| SealError::Damaged)?;
-        Ok([self.key_id.as_slice(), &nonce, &body].concat())
+        Ok([id.as_slice(), &nonce, &body].concat())
     }
 
     /// Opens what [`Sealer::seal`] made for the same purpose.
@@ -58,18 +61,25 @@ impl Sealer {
     /// [`SealError`] says whether the key or the bytes are wrong.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let (key_id, rest) = sealed.split_first_chunk::<KEY_ID>().ok_or(SealError::Damaged)?;
-        if *key_id != self.key_id {
-            return Err(SealError::OtherKey);
-        }
+        let SealingKey { key, .. } =
+            self.keys.iter().find(|key| key.id == *key_id).ok_or(SealError::OtherKey)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE>().ok_or(SealError::Damaged)?;
         let mut body = Zeroizing::new(body.to_vec());
-        let plain = self
-            .key
+        let plain = key
             .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(purpose), &mut body)
             .map_err(|_| SealError::Damaged)?
             .len();
         body.truncate(plain);
         Ok(body)
+    }
+}
+
+impl SealingKey {
+    #[expect(clippy::expect_used, reason = "AES-256 takes every 32-byte key")]
+    fn derive(master: &[u8; 32]) -> Self {
+        let bytes = Zeroizing::new(derive_bytes(master, "seal"));
+        let key = UnboundKey::new(&AES_256_GCM, bytes.as_slice()).expect("a 32-byte key");
+        Self { id: sha256(bytes.as_slice()).truncated(), key: LessSafeKey::new(key) }
     }
 }
 
@@ -85,15 +95,18 @@ mod tests {
 
     #[test]
     fn opens_only_unchanged_under_its_key_for_its_purpose() {
-        let sealer = Sealer::new(&[1; 32], Entropy::System);
+        let sealer = Sealer::new(&MasterKeys::new([1; 32], &[]), Entropy::System);
         let sealed = sealer.seal("mail", b"the code is 123456").unwrap();
         assert!(!sealed.windows(6).any(|w| w == b"123456"));
         assert_eq!(sealer.open("mail", &sealed).unwrap().as_slice(), b"the code is 123456");
         assert_eq!(sealer.open("key", &sealed).unwrap_err(), SealError::Damaged);
         assert_eq!(
-            Sealer::new(&[2; 32], Entropy::System).open("mail", &sealed).unwrap_err(),
+            Sealer::new(&MasterKeys::new([2; 32], &[]), Entropy::System).open("mail", &sealed).unwrap_err(),
             SealError::OtherKey
         );
+        let later = Sealer::new(&MasterKeys::new([2; 32], &[[1; 32]]), Entropy::System);
+        assert_eq!(later.open("mail", &sealed).unwrap().as_slice(), b"the code is 123456");
+        assert!(later.is_outdated(&sealed) && !later.is_outdated(&later.seal("mail", b"x").unwrap()));
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

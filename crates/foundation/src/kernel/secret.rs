@@ -140,6 +140,62 @@ impl fmt::Debug for MacKey {
     }
 }
 
+/// The master key and those before it. Everything is made under the first; what was made under another is still
+/// read, until nothing rests under it any more.
+#[derive(Clone)]
+pub struct MasterKeys {
+    current: Zeroizing<[u8; 32]>,
+    older: Vec<Zeroizing<[u8; 32]>>,
+}
+
+impl MasterKeys {
+    /// The configured key and its predecessors, newest first.
+    pub fn new(current: [u8; 32], older: &[[u8; 32]]) -> Self {
+        Self { current: Zeroizing::new(current), older: older.iter().copied().map(Zeroizing::new).collect() }
+    }
+
+    /// The key that everything is made under.
+    pub fn current(&self) -> &[u8; 32] {
+        &self.current
+    }
+
+    /// All of them, the current one first.
+    pub fn all(&self) -> impl Iterator<Item = &[u8; 32]> {
+        std::iter::once(&*self.current).chain(self.older.iter().map(|key| &**key))
+    }
+}
+
+impl fmt::Debug for MasterKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKeys(…)")
+    }
+}
+
+/// One purpose's key under each master key.
+#[derive(Debug, Clone)]
+pub struct MacKeys {
+    current: MacKey,
+    older: Vec<MacKey>,
+}
+
+impl MacKeys {
+    /// The keys for `purpose`.
+    pub fn derive(master: &MasterKeys, purpose: &str) -> Self {
+        let older = master.all().skip(1).map(|key| MacKey::derive(key, purpose)).collect();
+        Self { current: MacKey::derive(master.current(), purpose), older }
+    }
+
+    /// The key that everything is made with.
+    pub fn current(&self) -> &MacKey {
+        &self.current
+    }
+
+    /// All of them, the current one first: what is checked may be any's.
+    pub fn all(&self) -> impl Iterator<Item = &MacKey> {
+        std::iter::once(&self.current).chain(&self.older)
+    }
+}
+
 pub(super) fn derive_bytes(master: &[u8; 32], purpose: &str) -> [u8; 32] {
     let mut out = [0; 32];
     let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"pearlgate");

@@ -1,16 +1,21 @@
 //! What a person does with their own account.
 
 use foundation::audit::{self, Stream};
+use foundation::db;
 use foundation::http::ClientAddress;
-use foundation::kernel::{Page, PageRequest, Problem};
+use foundation::kernel::{Id, Page, PageRequest, Problem};
 use foundation::params;
 use serde_json::json;
 
 use super::http::{Activity, Me};
-use super::model::{DisplayName, Locale, Metadata};
+use super::model::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use super::store;
 use crate::app::App;
-use crate::sessions::{self, Current};
+use crate::mailed;
+use crate::sessions::{self, Current, EndReason};
+
+/// Where an operator's command comes from.
+const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
 
 /// What to change; what is not given stays.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +56,7 @@ pub(super) async fn change_profile(
         Ok(row)
     });
     let Some((display_name, locale, metadata)) = stored.await.map_err(|e| e.to_problem())? else {
-        return Err(crate::errors::session_ended(&sessions::end_reason(app, session).await?));
+        return Err(crate::errors::session_ended(&sessions::end_reason(app, session, from).await?));
     };
     (current.row.display_name, current.row.locale, current.row.metadata) = (display_name, locale, metadata);
     Ok(Me::of(&current))
@@ -71,4 +76,71 @@ pub(super) async fn activity(
     let last = events.get(usize::from(limit).saturating_sub(1)).map_or(0, |event| event.seq);
     let items = events.into_iter().take(limit.into()).map(Activity::of).collect();
     Ok(Page { items, next_cursor: if more { app.cursors.issue(&list, last) } else { String::new() } })
+}
+
+/// Somebody named by an address or by an id.
+///
+/// # Errors
+/// As every read.
+pub async fn find(app: &App, who: &str) -> db::Result<Option<Id<UserRow>>> {
+    let (id, email) = (who.parse::<Id<UserRow>>().ok(), EmailAddress::parse("email", who).ok());
+    app.db
+        .read(move |tx| {
+            let found: Option<(Id<UserRow>,)> = match (id, &email) {
+                (Some(id), _) => tx.opt(&store::EXISTS, params![id])?,
+                (None, Some(email)) => tx.opt(&store::BY_ADDRESS, params![email.key()])?,
+                (None, None) => None,
+            };
+            Ok(found.map(|(id,)| id))
+        })
+        .await
+}
+
+/// An operator shuts somebody out: every session ends, and nothing that was mailed before opens the account after.
+///
+/// # Errors
+/// As every statement.
+pub async fn suspend(app: &App, user: Id<UserRow>, reason: &str) -> db::Result<()> {
+    let (inner, reason) = (app.clone(), reason.to_owned());
+    app.db
+        .write(move |tx| {
+            mailed::lock_person(tx, user)?;
+            tx.one::<(i64,)>(&store::SUSPEND, params![user, reason, inner.clock.now()])?;
+            mailed::kill_all(tx, user)?;
+            sessions::end_all(tx, &inner, user, EndReason::Suspended, NOWHERE)?;
+            inner.audit(tx, &Stream::of(user), "suspended", NOWHERE, json!({ "reason": reason }))
+        })
+        .await
+}
+
+/// An operator lets somebody in again. False when they were not shut out.
+///
+/// # Errors
+/// As every statement.
+pub async fn unsuspend(app: &App, user: Id<UserRow>) -> db::Result<bool> {
+    let inner = app.clone();
+    app.db
+        .write(move |tx| {
+            mailed::lock_person(tx, user)?;
+            let lifted = tx.opt::<(i64,)>(&store::UNSUSPEND, params![user])?.is_some();
+            if lifted {
+                inner.audit(tx, &Stream::of(user), "unsuspended", NOWHERE, json!({}))?;
+            }
+            Ok(lifted)
+        })
+        .await
+}
+
+/// An operator ends every session of somebody.
+///
+/// # Errors
+/// As every statement.
+pub async fn sign_out(app: &App, user: Id<UserRow>) -> db::Result<()> {
+    let inner = app.clone();
+    app.db
+        .write(move |tx| {
+            mailed::lock_person(tx, user)?;
+            sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)
+        })
+        .await
 }

@@ -5,5 +5,6 @@ pub mod http;
 mod model;
 mod store;
 
+pub use flow::{find, sign_out, suspend, unsuspend};
 pub use model::{DisplayName, EmailAddress, Locale, Metadata, User, UserRow};
 pub use store::STATEMENTS;

@@ -11,4 +11,9 @@ statements! {
         WHERE id = $1 AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = $8 AND s.user_id = users.id)
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = users.id)
         RETURNING display_name, locale, metadata";
+    BY_ADDRESS = "SELECT user_id FROM user_emails WHERE address_key = $1";
+    EXISTS = "SELECT id FROM users WHERE id = $1";
+    SUSPEND = "INSERT INTO suspensions (user_id, reason, suspended_at) VALUES ($1, $2, $3)
+        ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason RETURNING suspended_at";
+    UNSUSPEND = "DELETE FROM suspensions WHERE user_id = $1 RETURNING suspended_at";
 }

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use data_encoding::BASE64;
-use foundation::kernel::{Clock, Entropy};
+use foundation::kernel::{Clock, Entropy, Sealer};
 
 use super::{Common, Failure, block_on, lenient, say};
 use crate::app::MIGRATIONS;
-use crate::server::open_database;
-use crate::sessions;
+use crate::server::{master_keys, open_database};
+use crate::sessions::{KeyKeeper, Rotated};
+use crate::transfer;
 
 pub(super) fn generate() -> Result<ExitCode, Failure> {
     say(&BASE64.encode(&Entropy::System.bytes::<32>()));
@@ -16,6 +17,85 @@ pub(super) fn generate() -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn list(common: &Common) -> Result<ExitCode, Failure> {
+    let open = open(common)?;
+    block_on(async move {
+        open.migrate().await?;
+        for key in open.keeper.list().await.map_err(|e| other(&e))? {
+            say(&format!(
+                "{}  {}  {}  made {}, signs from {}",
+                key.kid, key.algorithm, key.state, key.created_at, key.signs_from
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+pub(super) fn rotate(common: &Common) -> Result<ExitCode, Failure> {
+    let open = open(common)?;
+    block_on(async move {
+        open.migrate().await?;
+        let words = match open.keeper.rotate(false).await.map_err(|e| other(&e))? {
+            Rotated::Published(kid, from) => format!(
+                "{kid} is published now and signs from {from}, when everybody who keeps the public keys has it."
+            ),
+            Rotated::Pending(kid, from) => {
+                format!("{kid} is on its way already and signs from {from}. Nothing was changed.")
+            }
+            Rotated::NotDue => "Nothing was changed.".to_owned(),
+        };
+        say(&words);
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+pub(super) fn revoke(common: &Common, kid: &str) -> Result<ExitCode, Failure> {
+    let open = open(common)?;
+    block_on(async move {
+        open.migrate().await?;
+        if !open.keeper.revoke(kid).await.map_err(|e| other(&e))? {
+            return Err(Failure::Other(format!(
+                "there is no signing key {kid}; `pearlgate keys list` shows them"
+            )));
+        }
+        say(&format!(
+            "{kid} is gone. Running servers refuse what it signed within seconds; others as soon as they fetch the public keys again, which they may keep for five minutes. People stay signed in: their clients get a new access token by refreshing."
+        ));
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+pub(super) fn reseal(common: &Common) -> Result<ExitCode, Failure> {
+    let open = open(common)?;
+    block_on(async move {
+        open.migrate().await?;
+        let keys = open.keeper.reseal().await.map_err(|e| other(&e))?;
+        let factors = transfer::reseal_factors(&open.db, &open.sealer).await.map_err(Failure::Other)?;
+        say(&format!(
+            "{keys} signing keys and {factors} second factors are sealed under the current master key now."
+        ));
+        say(
+            "What else was made under an old one is short-lived: codes in mails and mails that wait (3 days), refresh tokens (tokens.refresh_idle).",
+        );
+        say(
+            "Take a key out of secrets.old_master_keys when those times have passed; earlier, some people have to sign in again.",
+        );
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+struct Open {
+    db: foundation::db::Db,
+    sealer: Sealer,
+    keeper: KeyKeeper,
+}
+
+impl Open {
+    async fn migrate(&self) -> Result<(), Failure> {
+        self.db.migrate(MIGRATIONS, Clock::System.now()).await.map(|_| ()).map_err(|e| other(&e))
+    }
+}
+
+fn open(common: &Common) -> Result<Open, Failure> {
     let settings = lenient(common)?;
     if settings.database_url.is_none() && !settings.data_dir.join("pearlgate.db").exists() {
         return Err(Failure::Other(format!(
@@ -23,13 +103,18 @@ pub(super) fn list(common: &Common) -> Result<ExitCode, Failure> {
             settings.data_dir.display()
         )));
     }
+    let master = master_keys(&settings).ok_or_else(|| {
+        Failure::Other(
+            "secrets.master_key is not set, and signing keys are sealed under it: set it as for the server"
+                .into(),
+        )
+    })?;
     let db = open_database(&settings)?;
-    block_on(async move {
-        let other = |e: &dyn std::fmt::Display| Failure::Other(e.to_string());
-        db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
-        for key in sessions::list_signing_keys(&db).await.map_err(|e| other(&e))? {
-            say(&format!("{}  {}  {}", key.kid, key.algorithm, key.created_at));
-        }
-        Ok(ExitCode::SUCCESS)
-    })?
+    let sealer = Sealer::new(&master, Entropy::System);
+    let keeper = KeyKeeper::new(&settings, db.clone(), sealer.clone(), Clock::System, Entropy::System);
+    Ok(Open { db, sealer, keeper })
+}
+
+fn other(e: &dyn std::fmt::Display) -> Failure {
+    Failure::Other(e.to_string())
 }

@@ -8,6 +8,7 @@ mod migrate;
 mod people;
 mod progress;
 mod serve;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,37 @@ enum Command {
     /// Write people into a file
     #[command(subcommand)]
     Export(Export),
+    /// Shut somebody out, let them in again, end their sessions
+    #[command(subcommand)]
+    User(User),
+}
+
+#[derive(Subcommand)]
+enum User {
+    /// End every session of somebody and let nobody sign in to the account
+    Suspend {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Why: for the record, not for the person
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let somebody sign in again
+    Unsuspend {
+        /// The account's address or id (usr_…)
+        who: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// End every session of somebody
+    SignOut {
+        /// The account's address or id (usr_…)
+        who: String,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Subcommand)]
@@ -202,8 +234,19 @@ struct Common {
 enum Keys {
     /// Print a new master key: 32 random bytes in base64
     Generate,
-    /// List the keys that sign access tokens
+    /// List the keys that sign access tokens, and what each does now
     List(Common),
+    /// Make another signing key: published at once, signing a few minutes later, when every cache has it
+    Rotate(Common),
+    /// Take a signing key away at once, because somebody else may have it
+    Revoke {
+        /// Its id, as `pearlgate keys list` shows it
+        kid: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Seal under the current master key what rests under one of secrets.old_master_keys
+    Reseal(Common),
 }
 
 #[derive(Subcommand)]
@@ -237,6 +280,10 @@ pub fn run() -> ExitCode {
         Command::Doctor(common) => doctor::run(&common),
         Command::Keys(Keys::Generate) => keys::generate(),
         Command::Keys(Keys::List(common)) => keys::list(&common),
+        Command::Keys(Keys::Rotate(common)) => keys::rotate(&common),
+        Command::Keys(Keys::Revoke { kid, common }) => keys::revoke(&common, &kid),
+        Command::Keys(Keys::Reseal(common)) => keys::reseal(&common),
+        Command::User(command) => user::run(&command),
         Command::Config(Config::Show { default, common }) => show(default, &common),
         Command::Breach(Breach::Build(options)) => breach::build(&options),
         Command::Breach(Breach::Check(options)) => breach::check(&options),

@@ -10,7 +10,7 @@ use foundation::kernel::{Clock, Entropy, Sealer, Secret};
 
 use super::{ExportUsers, Failure, ImportUsers, block_on, complain, lenient, progress, say};
 use crate::app::MIGRATIONS;
-use crate::server::{dev_key, open_database};
+use crate::server::{master_keys, open_database};
 use crate::settings::Settings;
 use crate::transfer::{
     Extras, FirebaseHash, Importer, Preset, Said, Tally, export_users, file_digest, import_users,
@@ -30,7 +30,7 @@ pub(super) fn import(options: &ImportUsers) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Other(format!("no threads could be started: {e}")))?;
     let db = runtime.block_on(open(&settings))?;
-    let master = master(&settings);
+    let master = master_keys(&settings);
     let importer = Importer::new(db, Clock::System, Entropy::System, master.as_ref());
 
     let from_stdin = options.file.as_os_str() == "-";
@@ -108,17 +108,12 @@ async fn open(settings: &Settings) -> Result<Db, Failure> {
     Ok(db)
 }
 
-/// The configured master key, or the one that dev mode made in this data directory.
-fn master(settings: &Settings) -> Option<[u8; 32]> {
-    settings.master_key.or_else(|| dev_key(&settings.data_dir))
-}
-
 pub(super) fn export(options: &ExportUsers) -> Result<ExitCode, Failure> {
     let settings = lenient(&options.common)?;
     if settings.database_url.is_none() && !settings.data_dir.join("pearlgate.db").exists() {
         return Err(Failure::Other(format!("there is no database in {} yet", settings.data_dir.display())));
     }
-    let sealer = master(&settings).map(|master| Sealer::new(&master, Entropy::System));
+    let sealer = master_keys(&settings).map(|master| Sealer::new(&master, Entropy::System));
     let bar = progress::count("people");
     let written = block_on(async {
         let db = open(&settings).await?;

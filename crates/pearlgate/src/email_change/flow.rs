@@ -39,7 +39,7 @@ pub(super) async fn ask(
     let opened = app.db.write(move |tx| {
         mailed::lock_person(tx, user)?;
         let proofs = Proofs::new(EMAIL_CHANGE.prefix, &inner.chance);
-        let code = code_digest(&inner.code_key, EMAIL_CHANGE.purpose, user.as_bytes(), &proofs.code);
+        let code = code_digest(inner.code_key.current(), EMAIL_CHANGE.purpose, user.as_bytes(), &proofs.code);
         let (now, lifetime) = (inner.clock.now(), inner.settings.email_change_lifetime);
         let open: Option<(i64,)> = tx.opt(
             &store::OPEN,
@@ -70,7 +70,7 @@ pub(super) async fn ask(
     if opened.await.map_err(|e| e.to_problem())? {
         return Ok(());
     }
-    Err(errors::session_ended(&sessions::end_reason(app, session).await?))
+    Err(errors::session_ended(&sessions::end_reason(app, session, from).await?))
 }
 
 /// Proves the new address, by the link or, for the person who asked, by the code; from then on it is the account's.

@@ -16,7 +16,7 @@ use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::mailed::{self, MAGIC_LINK, Proofs, code_digest, in_words};
 use crate::registration;
-use crate::sessions::{self, Beginning, Proof, Started};
+use crate::sessions::{self, Beginning, Proof, Started, Visit};
 
 /// Sends the link of an address, if somebody has it: [`crate::recovery::ForgotPassword`] says why a job does it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,7 +74,8 @@ async fn send(app: App, job: SendMagicLink) -> Result<(), JobError> {
             mailed::lock_person(tx, user)?;
             let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
             let proofs = Proofs::new(MAGIC_LINK.prefix, &inner.chance);
-            let code = code_digest(&inner.code_key, MAGIC_LINK.purpose, user.as_bytes(), &proofs.code);
+            let code =
+                code_digest(inner.code_key.current(), MAGIC_LINK.purpose, user.as_bytes(), &proofs.code);
             let (now, lifetime) = (inner.clock.now(), inner.settings.magic_link_lifetime);
             tx.execute(&store::OPEN, params![user, job.id, proofs.token.digest(), code, now + lifetime])?;
             let values = json!({
@@ -104,16 +105,11 @@ pub(super) enum Shown {
 ///
 /// # Errors
 /// [`Refusal`].
-pub(super) async fn consume(
-    app: &App,
-    shown: Shown,
-    device_name: String,
-    from: ClientAddress,
-) -> Result<Started, Refusal> {
+pub(super) async fn consume(app: &App, shown: Shown, visit: Visit) -> Result<Started, Refusal> {
     if !app.settings.magic_links {
         return Err(Refusal::Off);
     }
-    let inner = app.clone();
+    let (inner, from) = (app.clone(), visit.from);
     let begun = app.db.write(move |tx| {
         let now = inner.clock.now();
         let (shown, stream) = match &shown {
@@ -136,14 +132,7 @@ pub(super) async fn consume(
         if registration::first_proof(tx, &inner, user, from)? {
             registration::forget_profile(tx, user)?;
         }
-        let with = Beginning {
-            user,
-            password_hash: None,
-            proof: Proof::MAILBOX,
-            device: Id::from_bytes(inner.chance.bytes()),
-            device_name: device_name.clone(),
-            from,
-        };
+        let with = Beginning { user, password_hash: None, proof: Proof::MAILBOX, visit: visit.clone() };
         let begun = sessions::begin(tx, &inner, &with)?;
         let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
         inner.audit_own(tx, user, kind, from, json!({ "by": "magic_link" }))?;

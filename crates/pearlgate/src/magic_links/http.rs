@@ -13,8 +13,9 @@ use super::model::Refusal;
 use crate::accounts::EmailAddress;
 use crate::app::App;
 use crate::openapi::ProblemDocument;
-use crate::router::{From, device_name};
+use crate::router::From;
 use crate::sessions::http::{LetIn, TokenSet, Transport};
+use crate::sessions::{Visit, let_in};
 
 /// Who wants in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -86,10 +87,10 @@ pub async fn ask(
     responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
 pub async fn consume(
     State(app): State<App>,
-    From(from): From,
+    visit: Visit,
     Json(body): Json<ConsumeMagicLink>,
 ) -> Result<LetIn, Problem> {
-    let device_name = device_name(&body.device_name)?;
+    let visit = visit.on(&body.device_name, None)?;
     let shown = match (body.token, body.magic_link_id, body.code) {
         (Some(token), None, None) => Shown::Link(token),
         (None, Some(id), Some(code)) => Shown::Code(id.parse().map_err(|_| Refusal::Invalid)?, code),
@@ -98,6 +99,6 @@ pub async fn consume(
             return Err(Problem::invalid(vec![FieldError::new("token", "required", message)]));
         }
     };
-    let started = flow::consume(&app, shown, device_name, from).await?;
-    crate::sessions::let_in(&app, started, body.transport)
+    let started = flow::consume(&app, shown, visit.clone()).await?;
+    let_in(&app, started, body.transport, &visit).await
 }

@@ -11,9 +11,8 @@ use super::flow::{self, Shown};
 use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
-use crate::router::From;
 use crate::sessions::http::Transport;
-use crate::sessions::{Barred, let_in};
+use crate::sessions::{Barred, Visit, let_in};
 
 const PAGE: LinkPage = LinkPage {
     path: "/magic-link",
@@ -44,17 +43,17 @@ pub(crate) async fn show(
 /// `POST /magic-link`
 pub(crate) async fn submit(
     State(app): State<App>,
-    From(from): From,
+    visit: Visit,
     request: Request,
 ) -> Result<Response, Problem> {
     let Some((token, Pressed {})) = PAGE.submitted::<Pressed>(&app, request).await? else {
         return PAGE.state(&app, StatusCode::OK, "expired_cookie");
     };
-    match flow::consume(&app, Shown::Link(token), String::new(), from).await {
+    match flow::consume(&app, Shown::Link(token), visit.clone()).await {
         Ok(started) => {
-            // Two cookies: this page's goes, the session's comes.
-            let session = let_in(&app, started, Transport::Cookie)?.cookie;
-            Ok((AppendHeaders(session.into_iter().flatten()), PAGE.done(&app, "done")?).into_response())
+            // This page's cookie goes, the session's and the device's come.
+            let session = let_in(&app, started, Transport::Cookie, &visit).await?.into_cookies();
+            Ok((AppendHeaders(session), PAGE.done(&app, "done")?).into_response())
         }
         Err(Refusal::Invalid) => PAGE.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         Err(Refusal::Barred(Barred::Suspended)) => PAGE.state(&app, StatusCode::FORBIDDEN, "suspended"),

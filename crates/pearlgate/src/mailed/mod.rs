@@ -14,7 +14,7 @@ pub mod pages;
 mod store;
 
 pub use flow::{
-    Shown, consume, find, forget_failures, kill_all, lock_person, not_me_link, open_person,
+    Shown, consume, find, forget_failures, is_code, kill_all, lock_person, not_me_link, open_person,
     spend_account_guess, sweep,
 };
 pub use model::{Kind, MAX_GUESSES, NOT_ME, Proofs, code_digest, in_words, is_token};

@@ -242,7 +242,7 @@ pub(super) async fn change(
     match replaced.await.map_err(fault)? {
         Changed::Done => Ok(()),
         Changed::ByAnother => Err(wrong_password()),
-        Changed::SessionEnded => Err(errors::session_ended(&sessions::end_reason(app, session).await?)),
+        Changed::SessionEnded => Err(errors::session_ended(&sessions::end_reason(app, session, from).await?)),
     }
 }
 
@@ -271,6 +271,12 @@ pub async fn learn_foreign(app: &App) -> db::Result<()> {
     let samples = samples.await?;
     let nobody = Attempt::accept("password", &Secret::new("measured".into()));
     let mut took = Vec::new();
+    if let Ok(nobody) = &nobody
+        && !samples.is_empty()
+    {
+        // What ours take is part of the comparison.
+        let _ = app.hashes.verify(nobody, None).await;
+    }
     for (stored,) in samples.into_iter().flatten() {
         if let Ok(nobody) = &nobody
             && let Ok(checked) = app.hashes.verify(nobody, Some(&stored)).await

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use super::argon::{self, Cost, Peppers, SALT, Stored};
 use super::{Attempt, Password, foreign};
 
-/// Another system's hash may take longer than ours. Whoever is refused waits at least this many times as long as the
-/// slowest of them has taken, so that the wait does not tell whose hash it was.
+/// Another system's hash may take longer than ours, or less time. Whoever is refused waits at least this many times as
+/// long as the slowest kind here takes, ours among them, so that the wait does not tell whose hash it was.
 const LEVEL: u32 = 2;
 /// Nobody waits longer than this for a refusal; a busy minute must not make one.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -70,6 +70,8 @@ pub struct HashPool {
     dummy: Arc<str>,
     /// Microseconds before a refusal may be answered; 0 while nobody has another system's hash.
     level: Arc<AtomicU64>,
+    /// Microseconds that a hash of today's cost takes on this machine when nothing disturbs it.
+    own: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for HashPool {
@@ -102,7 +104,8 @@ impl HashPool {
         let dummy = argon::dummy(cost, peppers.current.as_ref(), &chance)
             .ok_or("hashing: Argon2 does not take these parameters")?;
         let level = Arc::new(AtomicU64::new(0));
-        Ok(Self { queue: sender, cost, peppers: Arc::new(peppers), chance, dummy: dummy.into(), level })
+        let own = Arc::new(AtomicU64::new(u64::MAX));
+        Ok(Self { queue: sender, cost, peppers: Arc::new(peppers), chance, dummy: dummy.into(), level, own })
     }
 
     /// Hashes a password with a fresh salt, as a PHC string.
@@ -142,6 +145,8 @@ impl HashPool {
         let (found, since) = self.run(work).await?;
         if found.foreign {
             self.learn(since.elapsed());
+        } else {
+            self.own.fetch_min(micros(since.elapsed()), Ordering::Relaxed);
         }
         let right = exists && found.right;
         let verdict = if right { Verdict::Right } else { Verdict::Wrong };
@@ -168,7 +173,11 @@ impl HashPool {
     /// How long after its check began a refusal is held back at present; nothing while nobody has another system's
     /// hash.
     pub fn held_back(&self) -> Duration {
-        Duration::from_micros(self.level.load(Ordering::Relaxed))
+        let other = self.level.load(Ordering::Relaxed);
+        // One that is weaker than ours is as different as one that is stronger.
+        let own = self.own.load(Ordering::Relaxed).saturating_mul(LEVEL.into());
+        let own = if own >= micros(LONGEST) { 0 } else { own };
+        Duration::from_micros(if other == 0 { 0 } else { other.max(own) })
     }
 
     /// Waits until a refusal may be answered: as long after the check began as the slowest kind of hash here takes,
@@ -210,7 +219,11 @@ impl HashPool {
 
 /// Microseconds that refusals are held back for when the slowest hash takes so long.
 fn level(took: Duration) -> u64 {
-    u64::try_from((took * LEVEL).min(LONGEST).as_micros()).unwrap_or(u64::MAX)
+    micros((took * LEVEL).min(LONGEST))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn serve(work: &Mutex<Receiver<Work>>, usual: usize) {
@@ -443,6 +456,18 @@ mod tests {
         );
         let renewed = second.renew(&attempt("correct horse")).await.unwrap();
         assert!(!second.verify(&attempt("correct horse"), Some(&renewed)).await.unwrap().outdated);
+    }
+
+    #[tokio::test]
+    async fn a_weaker_hash_is_held_back_as_long_as_ours_take() {
+        let cost = |memory| Cost { memory, passes: 2, lanes: 1 };
+        let start = |cost| HashPool::start(cost, Peppers::default(), 1, 8, Entropy::System).unwrap();
+        let (ours, weaker) = (start(cost(4_096)), start(cost(64)));
+        let stored = weaker.hash(&password("correct horse")).await.unwrap();
+        let own = ours.verify(&attempt("nobody"), None).await.unwrap().took();
+        assert!(ours.held_back().is_zero(), "as long as every hash costs the same");
+        ours.verify(&attempt("wrong horse"), Some(&stored)).await.unwrap();
+        assert!(ours.held_back() > own / 2, "{:?} beside {own:?}", ours.held_back());
     }
 
     #[tokio::test]

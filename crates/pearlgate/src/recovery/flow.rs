@@ -89,7 +89,7 @@ pub fn mail_reset(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, kind: &str) -> 
     mailed::lock_person(tx, user)?;
     let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
     let proofs = Proofs::new(RESET.prefix, &app.chance);
-    let code = code_digest(&app.code_key, RESET.purpose, user.as_bytes(), &proofs.code);
+    let code = code_digest(app.code_key.current(), RESET.purpose, user.as_bytes(), &proofs.code);
     let (now, lifetime) = (app.clock.now(), app.settings.reset_lifetime);
     tx.execute(&store::OPEN, params![user, proofs.token.digest(), code, now + lifetime])?;
     let values = json!({
@@ -262,6 +262,38 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         Ok(if back { Disavowed::Restored } else { Disavowed::Suspended })
     });
     Ok(done.await?)
+}
+
+/// The owner of a mailbox says that a sign-in was not theirs: its session ends. When the password was its proof,
+/// somebody knows it, so it stops working and a way to a new one is mailed.
+///
+/// # Errors
+/// [`Refusal::Fault`].
+pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Result<Disowned, Refusal> {
+    let (inner, token) = (app.clone(), token.clone());
+    let done = app.db.write(move |tx| {
+        let Some(disowned) = sessions::disown(tx, &inner, &token, from)? else {
+            return Ok(Disowned::Invalid);
+        };
+        if !disowned.by_password {
+            return Ok(Disowned::Ended);
+        }
+        passwords::demand_change(tx, disowned.user, None, "not_me", inner.clock.now())?;
+        mail_reset(tx, &inner, disowned.user, "password_reset")?;
+        Ok(Disowned::EndedAndLocked)
+    });
+    Ok(done.await?)
+}
+
+/// What became of a sign-in that was said not to be one's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disowned {
+    /// The link does not work.
+    Invalid,
+    /// The session is over.
+    Ended,
+    /// The same, and the password lets nobody in any more.
+    EndedAndLocked,
 }
 
 /// Adds this slice's jobs to a worker's handlers.

@@ -7,12 +7,13 @@ use foundation::kernel::{Problem, Secret};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::flow::{self, Disavowed, Shown};
+use super::flow::{self, Disavowed, Disowned, Shown};
 use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
 use crate::passwords::Unfit;
 use crate::router::From;
+use crate::sessions;
 
 const RESET: LinkPage = LinkPage {
     path: "/reset-password",
@@ -85,10 +86,15 @@ pub(crate) async fn show_not_me(
     match NOT_ME.arrive(&headers, link)? {
         Arrived::Moved(response) => Ok(response),
         Arrived::Without => NOT_ME.state(&app, StatusCode::OK, "expired_cookie"),
-        Arrived::With(token) => match flow::not_me_for(&app, &token).await? {
-            Some(address) => NOT_ME.form(&app, &token, json!({ "address": address })),
-            None => NOT_ME.state(&app, StatusCode::OK, "invalid"),
-        },
+        Arrived::With(token) => {
+            if let Some(device_name) = sessions::disownable(&app, &token).await? {
+                return NOT_ME.form(&app, &token, json!({ "state": "device", "device_name": device_name }));
+            }
+            match flow::not_me_for(&app, &token).await? {
+                Some(address) => NOT_ME.form(&app, &token, json!({ "address": address })),
+                None => NOT_ME.state(&app, StatusCode::OK, "invalid"),
+            }
+        }
     }
 }
 
@@ -101,6 +107,11 @@ pub(crate) async fn submit_not_me(
     let Some((token, Pressed {})) = NOT_ME.submitted::<Pressed>(&app, request).await? else {
         return NOT_ME.state(&app, StatusCode::OK, "expired_cookie");
     };
+    match flow::disown(&app, &token, from).await? {
+        Disowned::Invalid => {}
+        Disowned::Ended => return NOT_ME.done(&app, "device_done"),
+        Disowned::EndedAndLocked => return NOT_ME.done(&app, "device_locked"),
+    }
     match flow::not_me(&app, &token, from).await? {
         Disavowed::Restored => NOT_ME.done(&app, "done"),
         Disavowed::Suspended => NOT_ME.done(&app, "suspended"),

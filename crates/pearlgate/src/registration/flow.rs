@@ -18,7 +18,7 @@ use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
 use crate::mailed::{self, MAX_GUESSES, Proofs, code_digest, in_words};
 use crate::passwords::{self, Chosen, Password, Unfit};
-use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Started};
+use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Started, Visit};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long an unproven registration stays after its mail became useless: so long a new mail can be asked for.
@@ -158,7 +158,7 @@ fn mail_proofs(tx: &mut Tx<'_>, app: &App, to: &str, proofs: &Proofs) -> db::Res
 }
 
 fn code(app: &App, id: Id<VerificationRow>, code: &Secret) -> Digest {
-    code_digest(&app.code_key, PURPOSE, id.as_bytes(), code)
+    code_digest(app.code_key.current(), PURPOSE, id.as_bytes(), code)
 }
 
 /// What somebody shows to prove a mailbox.
@@ -170,13 +170,6 @@ pub(super) enum Shown {
     IdAndCode(Id<VerificationRow>, Secret),
     /// The mail's link alone, with a password of the mailbox's owner, as it came.
     LinkAndPassword(Secret, Secret),
-}
-
-/// The device that is let in once the mailbox is proven.
-#[derive(Debug, Clone)]
-pub(super) struct Visitor {
-    pub(super) device_name: String,
-    pub(super) from: ClientAddress,
 }
 
 /// What became of it, stored either way.
@@ -191,8 +184,8 @@ enum Outcome {
 ///
 /// # Errors
 /// [`Refusal`].
-pub(super) async fn verify(app: &App, shown: Shown, visitor: Visitor) -> Result<Started, Refusal> {
-    match prove(app, shown, visitor, true).await? {
+pub(super) async fn verify(app: &App, shown: Shown, visit: Visit) -> Result<Started, Refusal> {
+    match prove(app, shown, visit.from, Some(visit)).await? {
         Outcome::SignedIn(started) => Ok(*started),
         Outcome::Barred(Barred::Suspended) => Err(Refusal::Suspended),
         Outcome::Barred(Barred::FactorDue) => Err(Refusal::FactorDue),
@@ -212,14 +205,19 @@ pub(super) async fn claim_mailbox(
     password: Secret,
     from: ClientAddress,
 ) -> Result<(), Refusal> {
-    let visitor = Visitor { device_name: String::new(), from };
-    match prove(app, Shown::LinkAndPassword(token, password), visitor, false).await? {
+    match prove(app, Shown::LinkAndPassword(token, password), from, None).await? {
         Outcome::Invalid => Err(Refusal::VerificationInvalid),
         Outcome::Proven | Outcome::SignedIn(_) | Outcome::Barred(_) => Ok(()),
     }
 }
 
-async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Result<Outcome, Refusal> {
+/// Proves the mailbox, and lets a visitor in when there is one.
+async fn prove(
+    app: &App,
+    shown: Shown,
+    from: ClientAddress,
+    visit: Option<Visit>,
+) -> Result<Outcome, Refusal> {
     let own = match &shown {
         Shown::LinkAndPassword(token, password) => {
             passwords::cap("password", password).map_err(Unfit::Field)?;
@@ -233,23 +231,19 @@ async fn prove(app: &App, shown: Shown, visitor: Visitor, sign_in: bool) -> Resu
     let outcome = app.db.write(move |tx| {
         let now = inner.clock.now();
         let own_hash = own.as_ref().map_or("", |(hash, _)| hash);
-        let Some(proven) = consume(tx, &inner, &shown, own_hash, visitor.from)? else {
+        let Some(proven) = consume(tx, &inner, &shown, own_hash, from)? else {
             return Ok(Outcome::Invalid);
         };
         if let Some((_, asked)) = &own {
             passwords::note_breach_check(tx, proven.user_id, *asked, now)?;
         }
-        activate(tx, &inner, &proven, visitor.from)?;
-        if !sign_in {
-            return Ok(Outcome::Proven);
-        }
+        activate(tx, &inner, &proven, from)?;
+        let Some(visit) = visit.clone() else { return Ok(Outcome::Proven) };
         let with = Beginning {
             user: proven.user_id,
             password_hash: Some(proven.password_hash),
             proof: Proof::PASSWORD,
-            device: Id::from_bytes(inner.chance.bytes()),
-            device_name: visitor.device_name.clone(),
-            from: visitor.from,
+            visit,
         };
         Ok(sessions::begin(tx, &inner, &with)?
             .map_or_else(Outcome::Barred, |started| Outcome::SignedIn(Box::new(started))))
@@ -344,8 +338,8 @@ fn consume_code(
         return Ok(None);
     };
     let allowed = mailed::spend_account_guess(tx, guess.user_id, now)?;
-    let digest = code(app, id, shown);
-    if !allowed || digest != guess.code_digest {
+    let right = mailed::is_code(app, PURPOSE, id.as_bytes(), shown, &guess.code_digest);
+    if !allowed || !right {
         app.audit(
             tx,
             &Stream::of(guess.user_id),
@@ -355,7 +349,7 @@ fn consume_code(
         )?;
         return Ok(None);
     }
-    tx.opt(&store::CONSUME_CODE, params![id, digest])
+    tx.opt(&store::CONSUME_CODE, params![id, guess.code_digest])
 }
 
 /// The first proof of ownership: the password becomes the account's, everything else that was planted dies.

@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::flow::{self, Form, Shown, Visitor};
+use super::flow::{self, Form, Shown};
 use super::model::VerificationRow;
 use crate::accounts::http::{keep, refuse};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata};
 use crate::app::App;
 use crate::openapi::ProblemDocument;
 use crate::passwords::{Password, about_newcomer};
-use crate::router::{From, device_name};
+use crate::router::From;
 use crate::sessions::http::{LetIn, TokenSet, Transport};
+use crate::sessions::{Visit, let_in};
 
 /// Who wants an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -148,13 +149,13 @@ fn accept(app: &App, body: &Register) -> Result<Form, Problem> {
     responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
 pub async fn verify_email(
     State(app): State<App>,
-    From(from): From,
+    visit: Visit,
     Json(body): Json<VerifyEmail>,
 ) -> Result<LetIn, Problem> {
     let transport = body.transport;
-    let device_name = device_name(&body.device_name)?;
-    let started = flow::verify(&app, shown(body)?, Visitor { device_name, from }).await?;
-    crate::sessions::let_in(&app, started, transport)
+    let visit = visit.on(&body.device_name, None)?;
+    let started = flow::verify(&app, shown(body)?, visit.clone()).await?;
+    let_in(&app, started, transport, &visit).await
 }
 
 fn shown(body: VerifyEmail) -> Result<Shown, Problem> {

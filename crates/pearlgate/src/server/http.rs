@@ -42,7 +42,7 @@ pub async fn live() -> JsonAnswer<Condition> {
 #[utoipa::path(get, path = "/health/ready", tag = "server",
     responses((status = 200, body = Condition), (status = 503, body = ProblemDocument)))]
 pub async fn ready(State(app): State<App>) -> Result<JsonAnswer<Condition>, Problem> {
-    if app.access_tokens.jwks().is_some() && app.db.ready().await {
+    if app.access_tokens.published().is_some() && app.db.ready().await {
         return Ok(JsonAnswer(Condition { status: "ok" }));
     }
     Err(Problem::unavailable("The database does not answer, or its schema has not been checked yet."))

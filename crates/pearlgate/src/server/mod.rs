@@ -4,6 +4,5 @@ pub mod http;
 pub mod pages;
 mod run;
 
-pub(crate) use run::dev_key;
 pub use run::{Running, StartError, start};
-pub(crate) use run::{lock_directory, open_database};
+pub(crate) use run::{lock_directory, master_keys, open_database};

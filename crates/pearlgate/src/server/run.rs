@@ -18,11 +18,14 @@ use crate::maintenance;
 use crate::router::doors;
 use crate::sessions::{self, KeyError};
 use crate::settings::{Settings, parse_master_key};
+use foundation::kernel::MasterKeys;
 
 /// How often a server that waits for its database looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How often measurements are put into their buckets.
 const METRICS: Duration = Duration::from_secs(5);
+/// How often it is written down when sessions were last seen.
+const SEEN: Duration = Duration::from_secs(60);
 /// How long a start waits for the database before it answers without it.
 const FIRST_TRY: Duration = Duration::from_millis(1_500);
 
@@ -70,6 +73,7 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
         None => dev_master_key(&settings.data_dir, &chance)?,
     };
     let db = open_database(&settings)?;
+    let master = MasterKeys::new(master, &settings.old_master_keys.0);
     let app = App::new(settings, db, clock, chance, &master).map_err(StartError)?;
     let (stop, stopped) = watch::channel(false);
     let (fatal_sender, fatal) = watch::channel(None);
@@ -117,6 +121,8 @@ impl Running {
     /// Finishes what runs and stops.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
+        // Followers of the feed would hold up the stop: they are told.
+        self.app.stopping.send_replace(true);
         for task in self.done {
             let _ = task.await;
         }
@@ -155,7 +161,7 @@ async fn prepare(app: &App) -> Result<(), Prepare> {
     if !applied.is_empty() {
         tracing::info!(applied = applied.join(", "), "the schema was brought up to date");
     }
-    sessions::ensure_signing_key(app).await.map_err(|e| match e {
+    sessions::load_signing_keys(app).await.map_err(|e| match e {
         KeyError::Database(db::Error::Unavailable(why)) => {
             Prepare::Away(format!("the database is not available: {why}"))
         }
@@ -185,9 +191,30 @@ async fn work(
             }
         }
     }
-    wait(stopped).await;
+    let keys = tokio::spawn(sessions::keep_signing_keys(app.clone()));
+    keep_seen(&app, stopped).await;
+    keys.abort();
     if let Some(worker) = worker {
         worker.stop().await;
+    }
+}
+
+/// Writes down now and then, and before the stop, when sessions were last seen.
+async fn keep_seen(app: &App, stopped: watch::Receiver<bool>) {
+    let stop = wait(stopped);
+    tokio::pin!(stop);
+    let (mut over, mut moved) = (false, app.clock.moved());
+    while !over {
+        tokio::select! {
+            () = tokio::time::sleep(SEEN) => {}
+            () = moved => {}
+            () = &mut stop => over = true,
+        }
+        // Before anything is written: a move meanwhile is not missed.
+        moved = app.clock.moved();
+        if let Err(error) = sessions::write_down_seen(app).await {
+            tracing::warn!(%error, "when sessions were last seen could not be written down");
+        }
     }
 }
 
@@ -242,10 +269,15 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// Dev mode's own master key, made at the first start.
 /// The master key that dev mode made in a data directory, if it did.
 pub(crate) fn dev_key(dir: &Path) -> Option<[u8; 32]> {
     parse_master_key(&std::fs::read_to_string(dir.join("dev-master.key")).ok()?)
+}
+
+/// The configured master keys, or what dev mode made in the data directory.
+pub(crate) fn master_keys(settings: &Settings) -> Option<MasterKeys> {
+    let dev = || dev_key(&settings.data_dir).map(|key| MasterKeys::new(key, &settings.old_master_keys.0));
+    settings.master_keys().or_else(dev)
 }
 
 fn dev_master_key(dir: &Path, chance: &Entropy) -> Result<[u8; 32], StartError> {

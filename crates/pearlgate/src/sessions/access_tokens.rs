@@ -1,9 +1,8 @@
-//! Access tokens: JWTs per RFC 9068, signed with ES256, verified by anybody from the JWKS.
+//! Access tokens: JWTs per RFC 9068, verified by anybody from the JWKS.
 //!
 //! Our own API verifies them too, and then asks the store about the session. A verified token is remembered by its
 //! digest: the signature of the same bytes does not change, and checking it costs ten times the rest of a call.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -65,12 +64,37 @@ struct OurHeader {
     kid: String,
 }
 
-/// The keys in use.
-pub(super) struct Ring {
+/// A key as it is used.
+pub(super) struct RingKey {
     pub(super) kid: String,
+    pub(super) algorithm: Algorithm,
+    /// As the header of a token spells it.
+    pub(super) name: &'static str,
+    pub(super) signs_from: Timestamp,
     pub(super) signing: EncodingKey,
-    pub(super) verifying: HashMap<String, DecodingKey>,
-    pub(super) jwks: String,
+    pub(super) verifying: DecodingKey,
+}
+
+/// The keys in use, in the order in which they sign, and as they are published.
+pub(super) struct Ring {
+    pub(super) keys: Vec<RingKey>,
+    pub(super) published: Arc<Published>,
+}
+
+/// The public keys as a JWK set (RFC 7517 §5), with the tag by which a cache knows them again.
+#[derive(Debug)]
+pub struct Published {
+    /// The document.
+    pub jwks: String,
+    /// Its `ETag` (RFC 9110 §8.8.3).
+    pub etag: String,
+}
+
+impl Ring {
+    /// The newest key whose time has come: what was published before it is known to every cache by then.
+    fn signer(&self, now: Timestamp) -> Option<&RingKey> {
+        self.keys.iter().rev().find(|key| key.signs_from <= now).or_else(|| self.keys.first())
+    }
 }
 
 /// Signs and verifies.
@@ -84,7 +108,7 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// Without keys yet; [`super::ensure_signing_key`] loads them.
+    /// Without keys yet; [`super::load_signing_keys`] loads them.
     pub fn new(settings: &Settings) -> Self {
         let issuer = settings.public_url.clone();
         let audience = if settings.audience.is_empty() { issuer.clone() } else { settings.audience.clone() };
@@ -98,8 +122,17 @@ impl AccessTokens {
         }
     }
 
+    /// Takes over what the database has, unless it is what we have.
     pub(super) fn install(&self, ring: Ring) {
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ring));
+        let mut held = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let order = |ring: &Ring| -> Vec<(String, Timestamp)> {
+            ring.keys.iter().map(|key| (key.kid.clone(), key.signs_from)).collect()
+        };
+        if held.as_ref().is_some_and(|held| order(held) == order(&ring)) {
+            return;
+        }
+        *held = Some(Arc::new(ring));
+        // What a key signed that is gone now is not good any more.
         self.verified.clear();
     }
 
@@ -107,9 +140,9 @@ impl AccessTokens {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The public keys as a JWK set (RFC 7517 §5); none before they are loaded.
-    pub fn jwks(&self) -> Option<String> {
-        self.ring().map(|ring| ring.jwks.clone())
+    /// The public keys; none before they are loaded.
+    pub fn published(&self) -> Option<Arc<Published>> {
+        self.ring().map(|ring| ring.published.clone())
     }
 
     /// How long a token is good.
@@ -120,6 +153,7 @@ impl AccessTokens {
     /// A token for a session; none before the keys are loaded.
     pub(super) fn sign(&self, session: &SessionUser, now: Timestamp, chance: &Entropy) -> Option<Secret> {
         let ring = self.ring()?;
+        let key = ring.signer(now)?;
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -135,8 +169,8 @@ impl AccessTokens {
             roles: Vec::new(),
         };
         let header =
-            Header { typ: Some(TYPE.into()), kid: Some(ring.kid.clone()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, &claims, &ring.signing).map(Secret::new).ok()
+            Header { typ: Some(TYPE.into()), kid: Some(key.kid.clone()), ..Header::new(key.algorithm) };
+        jsonwebtoken::encode(&header, &claims, &key.signing).map(Secret::new).ok()
     }
 
     /// What a token says, when it is ours, for us, and not expired.
@@ -160,20 +194,21 @@ impl AccessTokens {
         Ok(claims)
     }
 
-    /// The algorithm is the key's, never the header's (RFC 8725 §3.1).
+    /// The algorithm is the key's, never the header's (RFC 8725 §3.1), and a key that we do not have is not looked for
+    /// anywhere.
     fn decode(&self, ring: &Ring, token: &str) -> Option<Arc<Claims>> {
         let header = BASE64URL_NOPAD.decode(token.split('.').next()?.as_bytes()).ok()?;
         let header: OurHeader = serde_json::from_slice(&header).ok()?;
-        if header.typ != TYPE || header.alg != "ES256" {
+        let key = ring.keys.iter().find(|key| key.kid == header.kid)?;
+        if header.typ != TYPE || header.alg != key.name {
             return None;
         }
-        let key = ring.verifying.get(&header.kid)?;
-        let mut rules = Validation::new(Algorithm::ES256);
+        let mut rules = Validation::new(key.algorithm);
         rules.set_issuer(&[&self.issuer]);
         rules.set_audience(&[&self.audience]);
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Expiry is ours to check: by the injected clock, without leeway.
         rules.validate_exp = false;
-        jsonwebtoken::decode::<Claims>(token, key, &rules).ok().map(|data| Arc::new(data.claims))
+        jsonwebtoken::decode::<Claims>(token, &key.verifying, &rules).ok().map(|data| Arc::new(data.claims))
     }
 }

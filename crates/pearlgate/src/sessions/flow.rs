@@ -1,4 +1,4 @@
-//! What happens to sessions: begin, refresh, end.
+//! What happens to sessions: they begin and end.
 
 use std::time::Duration;
 
@@ -10,18 +10,21 @@ use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
 
-use super::devices::{self, DeviceRow};
-use super::guard;
-use super::http::{COOKIE, LetIn, SessionInfo, TokenSet, Transport};
-use super::model::{EndReason, Proof, REPEATABLE, SessionRow};
-use super::store::{self, Ended, Inspected, SessionUser};
+use super::devices::{self, DeviceRow, known_device};
+use super::http::{LetIn, SessionInfo, TokenSet, Transport};
+use super::model::{EndReason, Lifetimes, Proof, SessionRow, lifetimes};
+use super::store::{self, Ended, SessionUser};
+use super::visit::Visit;
 use crate::accounts::UserRow;
 use crate::app::App;
-use crate::errors;
-use crate::pages::set_cookie;
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
-const NOTICE: Duration = Duration::from_secs(72 * 3600);
+pub(super) const NOTICE: Duration = Duration::from_secs(72 * 3600);
+/// How long the link in the mail about a new device works (`api.md`, lifetimes).
+const NOT_ME: Duration = Duration::from_secs(24 * 3600);
+
+/// A device that was not seen for so long is a stranger again.
+const FORGOTTEN: Duration = Duration::from_secs(400 * 86_400);
 
 /// What a session begins with.
 #[derive(Debug, Clone)]
@@ -33,12 +36,8 @@ pub struct Beginning {
     pub password_hash: Option<String>,
     /// What was proven.
     pub proof: Proof,
-    /// On which device.
-    pub device: Id<DeviceRow>,
-    /// What the device is called.
-    pub device_name: String,
-    /// From where.
-    pub from: ClientAddress,
+    /// From where, and on which device.
+    pub visit: Visit,
 }
 
 /// A session with its refresh token, which leaves once.
@@ -47,6 +46,20 @@ pub struct Started {
     row: SessionUser,
     refresh_token: Secret,
     refresh_expires_at: Timestamp,
+    known_device: bool,
+}
+
+impl Started {
+    /// With a refresh token that was made at that moment.
+    pub(super) fn new(row: SessionUser, refresh_token: Secret, made_at: Timestamp) -> Self {
+        let refresh_expires_at = made_at + row.idle();
+        Self { row, refresh_token, refresh_expires_at, known_device: true }
+    }
+
+    /// Whether the device had signed in to this account before.
+    pub fn on_known_device(&self) -> bool {
+        self.known_device
+    }
 }
 
 /// Why no session begins for somebody who has proven who they are.
@@ -65,24 +78,29 @@ pub enum Barred {
 /// # Errors
 /// As every statement.
 pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<Started, Barred>> {
-    let now = app.clock.now();
-    tx.opt::<(Id<UserRow>,)>(&store::LOCK_BEGINNER, params![with.user])?;
+    let (now, most) = (app.clock.now(), app.settings.max_sessions);
+    let lock = if most > 0 { &store::LOCK_COUNTED } else { &store::LOCK_BEGINNER };
+    tx.opt::<(Id<UserRow>,)>(lock, params![with.user])?;
     let id = Id::<SessionRow>::new(&app.clock, &app.chance);
-    let expires_at = now + app.settings.session_lifetime;
-    let (b, from) = (with, with.from.to_string());
+    let (b, visit) = (with, &with.visit);
+    let life = life(tx, app, b.user, b.proof.aal)?;
+    let (device, known) = known_device(&app.device_key, b.user, visit.device_token.as_ref(), &app.chance);
+    let place = app.places.of(visit.from.0);
     let begun: Option<(i64,)> = tx.opt(
         &store::BEGIN,
         params![
             id,
             b.user,
             now,
-            expires_at,
+            now + life.absolute,
             b.proof.aal,
             b.proof.amr,
-            b.device,
-            b.device_name,
-            from,
-            b.password_hash.as_deref().unwrap_or_default()
+            device,
+            visit.device_name,
+            visit.from.to_string(),
+            b.password_hash.as_deref().unwrap_or_default(),
+            i64::try_from(life.idle.as_micros()).unwrap_or(i64::MAX),
+            place
         ],
     )?;
     if begun.is_none() {
@@ -96,31 +114,93 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     let refresh_token = app.refresh_key.issue(id, app.chance.bytes());
     // No token has this digest: the first rotation has no predecessor.
     let nobody = sha256(&app.chance.bytes::<32>());
-    let idle = now + app.settings.refresh_idle;
+    let idle = now + life.idle;
     tx.execute(&store::BEGIN_REFRESH, params![id, b.user, refresh_token.digest(), nobody, now, idle])?;
+    if most > 0 {
+        end_oldest(tx, app, (b.user, id), most, visit.from)?;
+    }
+    tx.execute(&store::DEVICE, params![b.user, device, now])?;
+    if !known {
+        tell_of_new_device(tx, app, b.user, device, (id, &visit.device_name, &place))?;
+    }
     let row = store::load(tx, id, now)?;
-    Ok(row.map(|row| Started { row, refresh_token, refresh_expires_at: idle }).ok_or(Barred::Outdated))
+    let started = row.map(|row| Started { known_device: known, ..Started::new(row, refresh_token, now) });
+    Ok(started.ok_or(Barred::Outdated))
 }
 
-/// The answer that a session's client gets, by the transport it asked for.
+fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<Lifetimes> {
+    let s = &app.settings;
+    let everybody = Lifetimes { absolute: s.session_lifetime, idle: s.refresh_idle };
+    if aal < 2 {
+        return Ok(everybody);
+    }
+    let operators = Lifetimes { absolute: s.operator_session, idle: s.operator_idle };
+    let roles: Vec<(String,)> = tx.all(&store::ROLES, params![user])?;
+    let is_operator = roles.iter().any(|(role,)| s.operator_roles.contains(role));
+    Ok(lifetimes(everybody, operators, is_operator, aal))
+}
+
+/// One more session than the person may have ends the oldest.
+fn end_oldest(
+    tx: &mut Tx<'_>,
+    app: &App,
+    (user, newest): (Id<UserRow>, Id<SessionRow>),
+    most: usize,
+    from: ClientAddress,
+) -> db::Result<()> {
+    let beside = i64::try_from(most.saturating_sub(1)).unwrap_or(i64::MAX);
+    let beyond: Vec<(Id<SessionRow>,)> = tx.all(&store::BEYOND, params![user, beside, newest])?;
+    for (session,) in beyond {
+        end(tx, app, session, EndReason::SessionLimit, from)?;
+    }
+    Ok(())
+}
+
+/// Somebody signed in on a device that nobody knew; the first device of all is no news to anybody.
+fn tell_of_new_device(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    device: Id<DeviceRow>,
+    (session, device_name, place): (Id<SessionRow>, &str, &str),
+) -> db::Result<()> {
+    if tx.opt::<(Timestamp,)>(&store::ANOTHER_DEVICE, params![user, device])?.is_none() {
+        return Ok(());
+    }
+    let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![user])? else { return Ok(()) };
+    let (now, token) = (app.clock.now(), devices::notice(&app.chance));
+    tx.execute(&store::NOTICE, params![token.digest(), user, session, device_name, now + NOT_ME])?;
+    let values = json!({
+        "service_name": app.settings.service_name, "device_name": device_name, "place": place, "at": now.to_string(),
+        "link": format!("{}/not-me?token={}", app.settings.public_url, token.reveal()),
+    });
+    app.postman.send(tx, &Mail { kind: "new_device".into(), to, values }, now, NOTICE)
+}
+
+/// The answer that a session's client gets, by the transport it asked for. Whose session a browser had before, when it
+/// keeps them in its cookie, is over: nobody who uses the same browser later finds it (Zitadel CVE-2024-28197).
 ///
 /// # Errors
-/// 503 before the signing keys are loaded.
-pub fn let_in(app: &App, started: Started, transport: Transport) -> Result<LetIn, Problem> {
-    let mut body = token_set(app, started)?;
-    let cookie = match transport {
-        Transport::Token => None,
-        Transport::Cookie => {
-            let seconds = u32::try_from(body.refresh_expires_in).unwrap_or(u32::MAX);
-            body.refresh_token.take().map(|token| set_cookie(COOKIE, &token, seconds))
-        }
-    };
-    Ok(LetIn { body, cookie })
+/// 503 before the signing keys are loaded, and when the end of the former session could not be stored.
+pub async fn let_in(
+    app: &App,
+    started: Started,
+    transport: Transport,
+    visit: &Visit,
+) -> Result<LetIn, Problem> {
+    let session = started.row.session_id;
+    let answer = LetIn::new(token_set(app, started)?, transport);
+    if transport == Transport::Cookie
+        && let Some(former) = visit.former_session(app).filter(|former| *former != session)
+    {
+        log_out(app, former, visit.from).await?;
+    }
+    Ok(answer)
 }
 
-fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
+pub(super) fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
     let now = app.clock.now();
-    let Started { row, refresh_token, refresh_expires_at } = started;
+    let Started { row, refresh_token, refresh_expires_at, .. } = started;
     let access_token = app
         .access_tokens
         .sign(&row, now, &app.chance)
@@ -133,7 +213,9 @@ fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
         expires_in: nearest_second(now.until(row.expires_at).min(app.access_tokens.lifetime())),
         refresh_token: Some(refresh_token.reveal().to_owned()),
         refresh_expires_in: nearest_second(now.until(expires_at)),
-        device_token: devices::token(&app.device_key, row.user_id, row.device_id).reveal().to_owned(),
+        device_token: devices::token(app.device_key.current(), row.user_id, row.device_id)
+            .reveal()
+            .to_owned(),
         session: SessionInfo {
             id: row.session_id.to_string(),
             created_at: row.created_at.to_string(),
@@ -150,112 +232,8 @@ fn nearest_second(duration: Duration) -> u64 {
     (duration + Duration::from_millis(500)).as_secs()
 }
 
-/// What became of a token that was not the current one.
-enum Decided {
-    Again(Box<Started>),
-    Ended(&'static str),
-    Gone,
-    /// It was the current one after all: somebody else's transaction was in the way.
-    TryAgain,
-}
-
-/// Gives a refresh token's successor: the four cases of the module's page.
-///
-/// # Errors
-/// 401 for what we never made and for a session that ended, with the reason; 503 when it could not be stored.
-pub async fn refresh(app: &App, token: &Secret, from: ClientAddress) -> Result<Started, Problem> {
-    let session = app.refresh_key.read(token).ok_or_else(|| errors::problem("token_invalid"))?;
-    for _ in 0..3 {
-        if let Some(started) = rotate(app, token, session).await? {
-            return Ok(started);
-        }
-        let (inner, presented) = (app.clone(), token.clone());
-        let decided = app.db.write(move |tx| decide(tx, &inner, &presented, session, from)).await;
-        match decided.map_err(|e| e.to_problem())? {
-            Decided::Again(started) => return Ok(*started),
-            Decided::Ended(reason) => return Err(errors::session_ended(reason)),
-            Decided::Gone => return Err(errors::session_ended(&guard::reason(app, session).await?)),
-            Decided::TryAgain => {}
-        }
-    }
-    Err(Problem::unavailable("Others are changing this session at the same time; try again."))
-}
-
-/// Case 1: one conditional statement.
-async fn rotate(app: &App, token: &Secret, session: Id<SessionRow>) -> Result<Option<Started>, Problem> {
-    let now = app.clock.now();
-    let successor = app.refresh_key.successor(token, session, now);
-    let (presented, next, idle) = (token.digest(), successor.digest(), now + app.settings.refresh_idle);
-    let rotated: Option<SessionUser> = app
-        .db
-        .write_one(move |tx| tx.opt(&store::ROTATE, params![session, presented, next, now, idle]))
-        .await
-        .map_err(|e| e.to_problem())?;
-    Ok(rotated.map(|row| Started { row, refresh_token: successor, refresh_expires_at: idle }))
-}
-
-/// Cases 2, 3 and 4, with the row locked.
-fn decide(
-    tx: &mut Tx<'_>,
-    app: &App,
-    token: &Secret,
-    session: Id<SessionRow>,
-    from: ClientAddress,
-) -> db::Result<Decided> {
-    let now = app.clock.now();
-    tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
-    let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(Decided::Gone) };
-    let over = [
-        (row.suspended, EndReason::Suspended),
-        (row.session_expires_at <= now, EndReason::Expired),
-        (row.expires_at <= now, EndReason::Idle),
-    ];
-    if let Some((_, reason)) = over.into_iter().find(|(applies, _)| *applies) {
-        end(tx, app, session, reason, from)?;
-        return Ok(Decided::Ended(reason.as_str()));
-    }
-    let presented = token.digest();
-    if presented == row.current {
-        return Ok(Decided::TryAgain);
-    }
-    if presented != row.previous {
-        report_reuse(tx, app, session, from)?;
-        return Ok(Decided::Ended(EndReason::RefreshTokenReused.as_str()));
-    }
-    let (successor, idle) = if now <= row.rotated_at + REPEATABLE {
-        (app.refresh_key.successor(token, session, row.rotated_at), row.expires_at)
-    } else {
-        let (successor, idle) =
-            (app.refresh_key.successor(token, session, now), now + app.settings.refresh_idle);
-        if tx.execute(
-            &store::REPLACE,
-            params![session, presented, successor.digest(), now, idle, row.rotated_at],
-        )? == 0
-        {
-            return Ok(Decided::TryAgain);
-        }
-        (successor, idle)
-    };
-    Ok(match store::load(tx, session, now)? {
-        Some(row) => {
-            Decided::Again(Box::new(Started { row, refresh_token: successor, refresh_expires_at: idle }))
-        }
-        None => Decided::Gone,
-    })
-}
-
-fn report_reuse(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, from: ClientAddress) -> db::Result<()> {
-    let Some(ended) = end(tx, app, session, EndReason::RefreshTokenReused, from)? else { return Ok(()) };
-    let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![ended.user_id])? else { return Ok(()) };
-    let now = app.clock.now();
-    let values = json!({
-        "service_name": app.settings.service_name, "device_name": ended.device_name, "at": now.to_string(),
-    });
-    app.postman.send(tx, &Mail { kind: "refresh_token_reused".into(), to, values }, now, NOTICE)
-}
-
 /// Ends a session and remembers why; none when it had ended before.
-fn end(
+pub(super) fn end(
     tx: &mut Tx<'_>,
     app: &App,
     session: Id<SessionRow>,
@@ -300,7 +278,7 @@ pub fn end_others(
     ended.iter().try_for_each(|ended| remember(tx, app, ended, reason, from))
 }
 
-fn remember(
+pub(super) fn remember(
     tx: &mut Tx<'_>,
     app: &App,
     ended: &Ended,
@@ -310,8 +288,9 @@ fn remember(
     let now = app.clock.now();
     let kept_until = ended.expires_at.min(now + app.settings.refresh_idle);
     tx.execute(&store::REMEMBER_END, params![ended.id, ended.user_id, reason.as_str(), now, kept_until])?;
+    tx.after_commit(app.ended.clone());
     let details = json!({ "session": ended.id, "reason": reason.as_str() });
-    if reason == EndReason::LoggedOut {
+    if matches!(reason, EndReason::LoggedOut | EndReason::SessionLimit) {
         return app.audit_own(tx, ended.user_id, "session_ended", from, details);
     }
     app.audit(tx, &Stream::of(ended.user_id), "session_ended", from, details)
@@ -346,5 +325,7 @@ pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
         }
     }
     tx.execute(&store::SWEEP_ENDED, params![now])?;
+    tx.execute(&store::SWEEP_NOTICES, params![now])?;
+    tx.execute(&store::SWEEP_DEVICES, params![now - FORGOTTEN.max(app.settings.session_lifetime)])?;
     Ok(swept >= 500)
 }

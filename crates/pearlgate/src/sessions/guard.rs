@@ -2,19 +2,24 @@
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use foundation::kernel::{Id, Problem};
+use foundation::http::{ClientAddress, from_own_page};
+use foundation::kernel::{Id, Problem, Secret};
 use foundation::params;
 
 use super::access_tokens::TokenRefusal;
-use super::model::{EndReason, SessionRow};
-use super::store::{self, SessionUser};
+use super::flow::end;
+use super::http::COOKIE;
+use super::model::{EndReason, REPEATABLE, SessionRow};
+use super::store::{self, Inspected, SessionUser};
+use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
+use crate::pages::cookie;
 
-/// Whoever holds a good access token of a living session.
+/// Whoever holds a good access token, or the cookie, of a living session.
 #[derive(Debug, Clone)]
 pub struct Current {
     /// Session and person, as they are in the store now.
@@ -43,10 +48,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Current {
     }
 }
 
-/// Lets through whoever shows a good access token; everybody else gets a 401 before anything else is looked at.
+/// Lets through whoever shows a good access token or session cookie; everybody else gets a 401 before anything else is
+/// looked at.
 pub(crate) async fn require(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    match authenticate(&app, request.headers()).await {
+    let Some(from) = request.extensions().get::<ClientAddress>().copied() else {
+        return Problem::internal().into_response();
+    };
+    match authenticate(&app, request.method(), request.headers(), from).await {
         Ok(current) => {
+            app.seen.note(current.row.session_id, app.clock.now());
             request.extensions_mut().insert(current);
             next.run(request).await
         }
@@ -54,8 +64,20 @@ pub(crate) async fn require(State(app): State<App>, mut request: Request, next: 
     }
 }
 
-async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Current, Problem> {
-    let token = bearer(headers)?.ok_or_else(|| errors::problem("not_authenticated"))?;
+async fn authenticate(
+    app: &App,
+    method: &Method,
+    headers: &HeaderMap,
+    from: ClientAddress,
+) -> Result<Current, Problem> {
+    match bearer(headers)? {
+        Some(token) => by_access_token(app, token, from).await,
+        // A token that a script put there says more than a cookie that the browser adds to everything.
+        None => by_cookie(app, method, headers, from).await,
+    }
+}
+
+async fn by_access_token(app: &App, token: &str, from: ClientAddress) -> Result<Current, Problem> {
     let now = app.clock.now();
     let claims = app.access_tokens.verify(token, now).map_err(|refusal| match refusal {
         TokenRefusal::Invalid => errors::problem("token_invalid"),
@@ -66,25 +88,75 @@ async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Current, Problem
     let found = app.db.read_one(move |tx| store::load(tx, session, now)).await.map_err(|e| e.to_problem())?;
     match found.filter(|row| row.user_id == claims.sub) {
         Some(row) => Ok(Current { row }),
-        None => Err(errors::session_ended(&reason(app, session).await?)),
+        None => Err(errors::session_ended(&reason(app, session, from).await?)),
     }
 }
 
-/// Why a session does not work.
-pub(crate) async fn reason(app: &App, session: Id<SessionRow>) -> Result<String, Problem> {
-    let read = app.db.read(move |tx| {
-        if let Some((reason,)) = tx.opt::<(String,)>(&store::ENDED, params![session])? {
-            return Ok(reason);
+async fn by_cookie(
+    app: &App,
+    method: &Method,
+    headers: &HeaderMap,
+    from: ClientAddress,
+) -> Result<Current, Problem> {
+    let unknown = || errors::problem("not_authenticated");
+    let text = cookie(headers, COOKIE).filter(|text| !text.is_empty()).ok_or_else(unknown)?;
+    if !method.is_safe() && !from_own_page(headers, &app.settings.public_url, &app.settings.cors_origins) {
+        return Err(not_our_page());
+    }
+    let token = Secret::new(text.to_owned());
+    let session = app.refresh_key.read(&token).ok_or_else(unknown)?;
+    let (now, digest) = (app.clock.now(), token.digest());
+    let found: Option<SessionUser> = app
+        .db
+        .read_one(move |tx| tx.opt(&store::LOAD_BY_TOKEN, params![session, now, digest, now - REPEATABLE]))
+        .await
+        .map_err(|e| e.to_problem())?;
+    if let Some(row) = found {
+        return Ok(Current { row });
+    }
+    let living = app.db.read_one(move |tx| tx.opt::<Inspected>(&store::INSPECT, params![session])).await;
+    if living.map_err(|e| e.to_problem())?.is_some_and(|row| row.over(now).is_none()) {
+        // The session lives, and this is a cookie it had before: refreshing tells what that means.
+        return Err(errors::problem("token_expired"));
+    }
+    Err(errors::session_ended(&reason(app, session, from).await?))
+}
+
+/// 403 for a cookie in a request that a page of ours did not make.
+pub(super) fn not_our_page() -> Problem {
+    errors::problem("permission_denied").detail(
+        "A request with the session cookie must come from a page of the server's own address, or of an origin in cors.origins.",
+    )
+}
+
+/// Why a session does not work. One whose time is over is ended by this, so that no clock that is set back revives it.
+///
+/// # Errors
+/// 503 when the database is away.
+pub(crate) async fn reason(
+    app: &App,
+    session: Id<SessionRow>,
+    from: ClientAddress,
+) -> Result<String, Problem> {
+    let ended = app.db.read_one(move |tx| tx.opt::<(String,)>(&store::ENDED, params![session])).await;
+    if let Some((reason,)) = ended.map_err(|e| e.to_problem())? {
+        return Ok(reason);
+    }
+    let inner = app.clone();
+    let found = app.db.write(move |tx| {
+        tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
+        if let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? {
+            let reason = row.over(inner.clock.now()).unwrap_or(EndReason::Expired);
+            if row.over(inner.clock.now()).is_some() {
+                end(tx, &inner, session, reason, from)?;
+            }
+            return Ok(reason.as_str().to_owned());
         }
-        let state: Option<(foundation::kernel::Timestamp, bool)> = tx.opt(&store::STATE, params![session])?;
-        let reason = match state {
-            Some((_, true)) => EndReason::Suspended,
-            // Gone without a trace: its record was kept as long as its token could have lived.
-            Some((_, false)) | None => EndReason::Expired,
-        };
-        Ok(reason.as_str().to_owned())
+        // Ended meanwhile; or gone without a trace: its record was kept as long as its token could have lived.
+        let ended = tx.opt::<(String,)>(&store::ENDED, params![session])?;
+        Ok(ended.map_or_else(|| EndReason::Expired.as_str().to_owned(), |(reason,)| reason))
     });
-    read.await.map_err(|e| e.to_problem())
+    found.await.map_err(|e| e.to_problem())
 }
 
 /// The token in `Authorization: Bearer …`; none when there is no such header.

@@ -1,7 +1,7 @@
 //! A living sign-in: the session row, its one refresh token, the access tokens made from it.
 //!
-//! The refresh token, in four cases (`flow::refresh`). A token is `pgr_` + session id ‖ nonce ‖ MAC; without a good
-//! MAC the database is not asked.
+//! The refresh token, in four cases (`refresh`). A token is `pgr_` + session id ‖ nonce ‖ MAC; without a good MAC the
+//! database is not asked.
 //! 1. It is the current one: it becomes the previous one, and its successor, derived from it and the moment,
 //!    becomes current. One conditional update; one round trip on PostgreSQL.
 //! 2. It is the previous one, at most 30 s after the rotation: the same successor again. A lost response, a second
@@ -9,22 +9,38 @@
 //! 3. It is the previous one, later: its successor was never presented. Another successor takes its place.
 //! 4. Anything else is an old token replayed: the session ends, with an audit event and a mail.
 //!
-//! Every end keeps its reason, which the 401 tells.
+//! Every end keeps its reason, which the 401 tells and the feed spreads.
 
 mod access_tokens;
+mod answer;
 mod devices;
+mod feed;
 mod flow;
 mod guard;
 pub mod http;
+mod introspection;
 mod model;
+mod own;
+mod places;
+mod refresh;
+mod seen;
 mod signing_keys;
 mod store;
+mod visit;
 
 pub use access_tokens::{AccessTokens, Claims};
-pub use devices::{DeviceRow, known_device};
-pub use flow::{Barred, Beginning, Started, begin, end_all, end_others, let_in, refresh, sweep};
+pub use devices::DeviceRow;
+pub use flow::{Barred, Beginning, Started, begin, end_all, end_others, let_in, sweep};
 pub use guard::Current;
 pub(crate) use guard::{reason as end_reason, require};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow};
-pub use signing_keys::{KeyError, SigningKeyInfo, ensure as ensure_signing_key, list as list_signing_keys};
+pub use own::{Disowned, disown, disownable, renew};
+pub use places::Places;
+pub use refresh::refresh;
+pub use seen::{Seen, write_down as write_down_seen};
+pub use signing_keys::{
+    KeyError, KeyKeeper, Rotated, SigningKeyInfo, handle, keep_loaded as keep_signing_keys,
+    load as load_signing_keys,
+};
 pub use store::{RAW_ROTATION, STATEMENTS, SessionUser};
+pub use visit::Visit;

@@ -1,6 +1,6 @@
 //! Sessions and refresh tokens on paper: pure.
 
-use foundation::kernel::{Entity, Id, MacKey, Secret, Timestamp};
+use foundation::kernel::{Digest, Entity, Id, MacKey, MasterKeys, Secret, Timestamp};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -35,6 +35,12 @@ impl Proof {
     /// A link or a code that was mailed: once, and from nothing but the mailbox. It never counts as a second factor
     /// (NIST SP 800-63B-4 §3.1.3.1).
     pub const MAILBOX: Self = Self { aal: 1, amr: "otp" };
+
+    /// The methods of a session that had these before.
+    pub(super) fn added_to(self, methods: &str) -> String {
+        let known = methods.split(' ').any(|method| method == self.amr);
+        if known { methods.to_owned() } else { format!("{methods} {}", self.amr).trim().to_owned() }
+    }
 }
 
 /// Why a session ended; what the 401 says.
@@ -52,8 +58,12 @@ pub enum EndReason {
     Suspended,
     /// The password was changed, or set anew through the mailbox.
     PasswordChanged,
-    /// The owner of the mailbox said that something was not their doing.
+    /// The person ended it from elsewhere, or said in answer to a mail that it was not theirs.
     RevokedByUser,
+    /// An operator ended it.
+    RevokedByAdmin,
+    /// It was the oldest, and the person may not have more.
+    SessionLimit,
 }
 
 impl EndReason {
@@ -67,27 +77,82 @@ impl EndReason {
             Self::Suspended => "suspended",
             Self::PasswordChanged => "password_changed",
             Self::RevokedByUser => "revoked_by_user",
+            Self::RevokedByAdmin => "revoked_by_admin",
+            Self::SessionLimit => "session_limit",
         }
     }
 }
 
-/// Makes and reads refresh tokens.
+/// How long a session lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lifetimes {
+    /// In all.
+    pub(super) absolute: Duration,
+    /// Without its refresh token being used.
+    pub(super) idle: Duration,
+}
+
+/// Operators who have shown a second factor get the shorter of two lives (NIST SP 800-63B-4 §2.2.3).
+pub(super) fn lifetimes(
+    everybody: Lifetimes,
+    operators: Lifetimes,
+    is_operator: bool,
+    aal: i64,
+) -> Lifetimes {
+    if is_operator && aal >= 2 {
+        return Lifetimes {
+            absolute: operators.absolute.min(everybody.absolute),
+            idle: operators.idle.min(everybody.idle),
+        };
+    }
+    everybody
+}
+
+/// Makes and reads refresh tokens: a pair of keys under each master key, the current one's first.
 #[derive(Debug, Clone)]
-pub struct RefreshKey {
+pub struct RefreshKey(Vec<Pair>);
+
+#[derive(Debug, Clone)]
+struct Pair {
     tag: MacKey,
     next: MacKey,
 }
 
+impl Pair {
+    fn issue(&self, session: Id<SessionRow>, nonce: [u8; NONCE]) -> Secret {
+        let tag = self.tag.mac_parts(&[session.as_bytes(), &nonce]).truncated::<TAG>();
+        Secret::encode(PREFIX, &[session.as_bytes().as_slice(), &nonce, &tag].concat())
+    }
+
+    fn made(&self, session: &[u8; 16], nonce: &[u8; NONCE], tag: &[u8]) -> bool {
+        self.tag.mac_parts(&[session, nonce]).truncated::<TAG>().as_slice().ct_eq(tag).into()
+    }
+
+    fn successor(&self, token: &Secret, session: Id<SessionRow>, rotated_at: Timestamp) -> Secret {
+        let moment = rotated_at.micros().to_be_bytes();
+        let nonce = self.next.mac_parts(&[token.reveal().as_bytes(), &moment]).truncated();
+        self.issue(session, nonce)
+    }
+}
+
 impl RefreshKey {
-    /// Under the master key.
-    pub fn derive(master: &[u8; 32]) -> Self {
-        Self { tag: MacKey::derive(master, "refresh tag"), next: MacKey::derive(master, "refresh successor") }
+    /// Under the master keys.
+    pub fn derive(master: &MasterKeys) -> Self {
+        let pair = |key: &[u8; 32]| Pair {
+            tag: MacKey::derive(key, "refresh tag"),
+            next: MacKey::derive(key, "refresh successor"),
+        };
+        Self(master.all().map(pair).collect())
     }
 
     /// The token of a session with this nonce.
     pub fn issue(&self, session: Id<SessionRow>, nonce: [u8; NONCE]) -> Secret {
-        let tag = self.tag.mac_parts(&[session.as_bytes(), &nonce]).truncated::<TAG>();
-        Secret::encode(PREFIX, &[session.as_bytes().as_slice(), &nonce, &tag].concat())
+        self.current().issue(session, nonce)
+    }
+
+    #[expect(clippy::expect_used, reason = "there is always a current master key")]
+    fn current(&self) -> &Pair {
+        self.0.first().expect("a current key")
     }
 
     /// The session that a token belongs to; none for what we never made.
@@ -95,16 +160,26 @@ impl RefreshKey {
         let bytes: [u8; LENGTH] = token.decode(PREFIX)?;
         let (session, rest) = bytes.split_first_chunk::<16>()?;
         let (nonce, tag) = rest.split_first_chunk::<NONCE>()?;
-        let expected = self.tag.mac_parts(&[session, nonce]).truncated::<TAG>();
-        bool::from(expected.as_slice().ct_eq(tag)).then(|| Id::from_bytes(*session))
+        self.0.iter().any(|pair| pair.made(session, nonce, tag)).then(|| Id::from_bytes(*session))
     }
 
     /// The one successor of a token for a rotation at this moment: derived, so that it can be given again without
     /// being stored.
     pub fn successor(&self, token: &Secret, session: Id<SessionRow>, rotated_at: Timestamp) -> Secret {
-        let moment = rotated_at.micros().to_be_bytes();
-        let nonce = self.next.mac_parts(&[token.reveal().as_bytes(), &moment]).truncated();
-        self.issue(session, nonce)
+        self.current().successor(token, session, rotated_at)
+    }
+
+    /// The successor that was given at that moment and is the current token since, under whichever master key it was
+    /// made; none when another one took its place.
+    pub fn given(
+        &self,
+        token: &Secret,
+        session: Id<SessionRow>,
+        rotated_at: Timestamp,
+        current: &Digest,
+    ) -> Option<Secret> {
+        let made = self.0.iter().map(|pair| pair.successor(token, session, rotated_at));
+        made.into_iter().find(|successor| successor.digest() == *current)
     }
 }
 
@@ -117,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_successor_is_one_per_token_and_moment() {
-        let key = RefreshKey::derive(&[1; 32]);
+        let master = |byte: u8| MasterKeys::new([byte; 32], &[]);
+        let key = RefreshKey::derive(&master(1));
         let session = Id::new(&Clock::System, &Entropy::System);
         let first = key.issue(session, [7; 16]);
         let (t1, t2) = (Timestamp::from_micros(1), Timestamp::from_micros(2));
@@ -125,13 +201,37 @@ mod tests {
         assert_eq!(key.read(&next), Some(session));
         assert_eq!(key.successor(&first, session, t1).reveal(), next.reveal());
         assert_ne!(key.successor(&first, session, t2).reveal(), next.reveal());
-        assert_eq!(RefreshKey::derive(&[2; 32]).read(&first), None, "another server's key");
+        assert_eq!(RefreshKey::derive(&master(2)).read(&first), None, "another server's key");
+
+        let later = RefreshKey::derive(&MasterKeys::new([2; 32], &[[1; 32]]));
+        assert_eq!(later.read(&first), Some(session), "the master key changed");
+        let given = later.given(&first, session, t1, &next.digest()).unwrap();
+        assert_eq!(given.reveal(), next.reveal(), "what was given before the change is given again after it");
+        assert!(later.given(&first, session, t2, &next.digest()).is_none());
+        assert_ne!(later.successor(&first, session, t1).reveal(), next.reveal());
+    }
+
+    #[test]
+    fn an_operator_with_a_second_factor_has_the_shorter_life() {
+        let life = |days: u64, hours: u64| Lifetimes {
+            absolute: Duration::from_secs(days * 86_400),
+            idle: Duration::from_secs(hours * 3_600),
+        };
+        let (all, operators) = (life(90, 720), life(1, 1));
+        assert_eq!(lifetimes(all, operators, true, 2), operators);
+        assert_eq!(
+            lifetimes(all, operators, true, 1),
+            all,
+            "without the factor they are not let in as operators"
+        );
+        assert_eq!(lifetimes(all, operators, false, 2), all);
+        assert_eq!(lifetimes(life(1, 2), life(7, 1), true, 2), life(1, 1), "never longer than anybody else");
     }
 
     proptest! {
         #[test]
         fn what_we_did_not_make_is_not_read(text in "(pgr_)?[A-Za-z0-9_-]{0,80}", flip in 4usize..68, to in "[A-Za-z0-9_-]") {
-            let key = RefreshKey::derive(&[1; 32]);
+            let key = RefreshKey::derive(&MasterKeys::new([1; 32], &[]));
             prop_assert_eq!(key.read(&Secret::new(text)), None);
             let good = key.issue(Id::from_bytes([5; 16]), [9; 16]);
             let mut changed = good.reveal().to_owned();

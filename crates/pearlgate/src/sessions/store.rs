@@ -1,22 +1,28 @@
 //! The statements about sessions.
 
+use std::time::Duration;
+
 use foundation::db::{Statement, Tx};
 use foundation::kernel::{Digest, Id, Timestamp};
 use foundation::{params, record, statements};
 
 use super::devices::DeviceRow;
-use super::model::SessionRow;
+use super::model::{EndReason, SessionRow};
 use crate::accounts::{User, UserRow};
 
 statements! {
     /// Locks the person as every session that begins does, less strictly than whoever changes what they sign in
     /// with: what was changed meanwhile is seen by the next statement.
     LOCK_BEGINNER = "SELECT id FROM users WHERE id = $1 /*pg FOR SHARE */";
+    /// The same where beginners must wait for each other, because their sessions are counted.
+    LOCK_COUNTED = "SELECT id FROM users WHERE id = $1 /*pg FOR UPDATE */";
+    ROLES = "SELECT role FROM user_roles WHERE user_id = $1";
     /// Begins a session only for a person who is not suspended, whose password, when it was the proof, is (still) this
     /// one, and who has no second factor that was not shown.
     BEGIN = "INSERT INTO sessions
-            (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address)
-        SELECT $1, u.id, $3, $3, $4, CAST($5 AS BIGINT), $6, $7, $8, $9 FROM users u
+            (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address,
+                last_seen_at, idle, place)
+        SELECT $1, u.id, $3, $3, $4, CAST($5 AS BIGINT), $6, $7, $8, $9, $3, $11, $12 FROM users u
         WHERE u.id = $2
             AND (CAST($10 AS TEXT) = ''
                 OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $10))
@@ -29,13 +35,25 @@ statements! {
     LOAD = "SELECT u.id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
-            s.aal, s.amr, s.device_id, s.device_name
+            s.idle, s.aal, s.amr, s.device_id, s.device_name
         FROM sessions s JOIN users u ON u.id = s.user_id JOIN user_emails e ON e.user_id = s.user_id
         WHERE s.id = $1 AND s.expires_at > $2
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
+    /// The same for whoever shows the refresh token itself, as a cookie: the current one, or its predecessor as long
+    /// as that is given the same successor.
+    LOAD_BY_TOKEN = "SELECT u.id, e.address,
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
+            u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
+            s.idle, s.aal, s.amr, s.device_id, s.device_name
+        FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN users u ON u.id = s.user_id
+            JOIN user_emails e ON e.user_id = s.user_id
+        WHERE r.session_id = $1 AND s.expires_at > $2 AND r.expires_at > $2
+            AND (r.current_digest = $3 OR (r.previous_digest = $3 AND r.rotated_at >= $4))
+            AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
     /// Case 1. The row decides; session and person are part of the condition.
     ROTATE = "UPDATE refresh_tokens
-        SET previous_digest = current_digest, current_digest = $3, rotated_at = $4, expires_at = $5
+        SET previous_digest = current_digest, current_digest = $3, rotated_at = $4,
+            expires_at = $4 + (SELECT s.idle FROM sessions s WHERE s.id = refresh_tokens.session_id)
         WHERE session_id = $1 AND current_digest = $2 AND expires_at > $4
             AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = refresh_tokens.session_id AND s.expires_at > $4)
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = refresh_tokens.user_id)
@@ -48,18 +66,56 @@ statements! {
             (SELECT s.created_at FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.authenticated_at FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.expires_at FROM sessions s WHERE s.id = refresh_tokens.session_id),
+            (SELECT s.idle FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.aal FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.amr FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.device_id FROM sessions s WHERE s.id = refresh_tokens.session_id), ''";
     /// Locks a session for the decision about a token that is not the current one, as ending it does. What is
     /// decided is read by the next statement: one that waited for its lock sees what was there before it waited.
     LOCK = "SELECT user_id FROM sessions WHERE id = $1 /*pg FOR UPDATE */";
-    INSPECT = "SELECT r.user_id, r.current_digest, r.previous_digest, r.rotated_at, r.expires_at, s.expires_at,
+    INSPECT = "SELECT r.user_id, r.current_digest, r.previous_digest, r.rotated_at, r.expires_at, s.expires_at, s.idle,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = r.user_id) THEN 1 ELSE 0 END AS BIGINT)
         FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.session_id = $1";
     /// Case 3: another successor of the previous token takes the place of the one that was never presented.
     REPLACE = "UPDATE refresh_tokens SET current_digest = $3, rotated_at = $4, expires_at = $5
         WHERE session_id = $1 AND previous_digest = $2 AND rotated_at = $6";
+    /// A token like any other takes the place of the current one, which has no successor: re-authentication.
+    RENEW = "UPDATE refresh_tokens SET current_digest = $2, previous_digest = $3, rotated_at = $4, expires_at = $5
+        WHERE session_id = $1";
+    PROVEN_AGAIN = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4, device_name = $5 WHERE id = $1";
+    KEEP_REPLACED = "INSERT INTO replaced_tokens (session_id, digest, successor_digest, authenticated_at, aal, amr)
+        SELECT s.id, r.current_digest, $2, s.authenticated_at, s.aal, s.amr
+        FROM sessions s JOIN refresh_tokens r ON r.session_id = s.id WHERE s.id = $1
+        ON CONFLICT (session_id) DO UPDATE SET digest = excluded.digest, successor_digest = excluded.successor_digest,
+            authenticated_at = excluded.authenticated_at, aal = excluded.aal, amr = excluded.amr";
+    /// What a session was before its token was replaced, as long as the new token is the current one: never used.
+    REPLACED = "SELECT authenticated_at, aal, amr FROM replaced_tokens
+        WHERE session_id = $1 AND digest = $2 AND successor_digest = $3";
+    AS_BEFORE = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4 WHERE id = $1";
+    LIST = "SELECT s.id, s.device_name, COALESCE((SELECT d.first_seen_at FROM devices d
+                WHERE d.user_id = s.user_id AND d.device_id = s.device_id), s.created_at),
+            s.place, s.address, s.created_at, s.last_seen_at, s.expires_at, r.expires_at, s.aal, s.amr
+        FROM sessions s JOIN refresh_tokens r ON r.session_id = s.id
+        WHERE s.user_id = $1 AND s.expires_at > $2 AND r.expires_at > $2 AND s.created_at < $3
+        ORDER BY s.created_at DESC, s.id DESC LIMIT $4";
+    END_OWN = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING id, user_id, device_name, expires_at";
+    /// The oldest sessions of a person beyond so many beside this one.
+    BEYOND = "SELECT id FROM sessions WHERE user_id = $1 AND id <> $3 ORDER BY created_at DESC, id DESC
+        LIMIT 10000 OFFSET $2";
+    DEVICE = "INSERT INTO devices (user_id, device_id, first_seen_at, last_seen_at) VALUES ($1, $2, $3, $3)
+        ON CONFLICT (user_id, device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at";
+    ANOTHER_DEVICE = "SELECT first_seen_at FROM devices WHERE user_id = $1 AND device_id <> $2 LIMIT 1";
+    SEEN = "UPDATE sessions SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2 RETURNING user_id, device_id";
+    DEVICE_SEEN = "UPDATE devices SET last_seen_at = $3 WHERE user_id = $1 AND device_id = $2 AND last_seen_at < $3";
+    /// Devices that were not seen for longer than any session lives.
+    SWEEP_DEVICES = "DELETE FROM devices WHERE last_seen_at <= $1";
+    NOTICE = "INSERT INTO new_device_notices (link_digest, user_id, session_id, device_name, expires_at)
+        VALUES ($1, $2, $3, $4, $5)";
+    NOTICE_OPEN = "SELECT device_name FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
+    NOTICE_OF = "SELECT user_id, session_id FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
+    NOTICE_CONSUME = "DELETE FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2 RETURNING session_id";
+    METHODS = "SELECT amr FROM sessions WHERE id = $1";
+    SWEEP_NOTICES = "DELETE FROM new_device_notices WHERE expires_at <= $1";
     END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at";
     END_ALL = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id, device_name, expires_at";
     END_OTHERS = "DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id, user_id, device_name, expires_at";
@@ -71,19 +127,22 @@ statements! {
     REMEMBER_END = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (id) DO NOTHING";
     ENDED = "SELECT reason FROM ended_sessions WHERE id = $1";
-    /// What decides why a session that cannot be loaded does not work.
-    STATE = "SELECT s.expires_at,
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id) THEN 1 ELSE 0 END AS BIGINT)
-        FROM sessions s WHERE s.id = $1";
+    ENDED_SINCE = "SELECT id, user_id, reason, ended_at FROM ended_sessions WHERE ended_at > $1
+        ORDER BY ended_at, id LIMIT $2";
+    ENDED_AT = "SELECT id, user_id, reason, ended_at FROM ended_sessions WHERE ended_at = $1 ORDER BY id";
     ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id WHERE e.user_id = $1";
     SWEEP_EXPIRED = "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500";
     /// A token that is being rotated is not idle: it is skipped while it is locked.
     SWEEP_IDLE = "SELECT session_id FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500
         /*pg FOR UPDATE SKIP LOCKED */";
     SWEEP_ENDED = "DELETE FROM ended_sessions WHERE kept_until <= $1";
-    KEYS = "SELECT kid, algorithm, sealed, public_jwk, created_at FROM signing_keys ORDER BY created_at, kid";
+    KEYS = "SELECT kid, algorithm, sealed, public_jwk, created_at, signs_from FROM signing_keys
+        ORDER BY signs_from, created_at, kid";
     LOCK_KEYS = "SELECT CAST(1 AS BIGINT) /*pg FROM pg_advisory_xact_lock(7306086865420302) */";
-    INSERT_KEY = "INSERT INTO signing_keys (kid, algorithm, sealed, public_jwk, created_at) VALUES ($1, $2, $3, $4, $5)";
+    INSERT_KEY = "INSERT INTO signing_keys (kid, algorithm, sealed, public_jwk, created_at, signs_from)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    DELETE_KEY = "DELETE FROM signing_keys WHERE kid = $1 RETURNING signs_from";
+    RESEAL_KEY = "UPDATE signing_keys SET sealed = $2 WHERE kid = $1 AND sealed = $3";
 }
 
 /// The rotation and nothing else: what a benchmark compares a whole refresh with.
@@ -119,6 +178,8 @@ record! {
         pub authenticated_at: Timestamp,
         /// When it ends at the latest.
         pub expires_at: Timestamp,
+        /// How long its refresh token is good unused, in microseconds.
+        pub idle: i64,
         /// Authenticator assurance level.
         pub aal: i64,
         /// Methods, joined with spaces.
@@ -136,6 +197,11 @@ impl SessionUser {
         let (address, name) = (self.address.clone(), self.display_name.clone());
         User::new(self.user_id, address, self.verified, name, self.user_created_at)
     }
+
+    /// How long its refresh token is good unused.
+    pub fn idle(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.idle).unwrap_or(0))
+    }
 }
 
 record! {
@@ -148,7 +214,25 @@ record! {
         pub(super) rotated_at: Timestamp,
         pub(super) expires_at: Timestamp,
         pub(super) session_expires_at: Timestamp,
+        pub(super) idle: i64,
         pub(super) suspended: bool,
+    }
+}
+
+impl Inspected {
+    /// Why the session is over, when it is.
+    pub(super) fn over(&self, now: Timestamp) -> Option<EndReason> {
+        let over = [
+            (self.suspended, EndReason::Suspended),
+            (self.session_expires_at <= now, EndReason::Expired),
+            (self.expires_at <= now, EndReason::Idle),
+        ];
+        over.into_iter().find(|(applies, _)| *applies).map(|(_, reason)| reason)
+    }
+
+    /// How long the refresh token is good unused.
+    pub(super) fn idle(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.idle).unwrap_or(0))
     }
 }
 
@@ -172,6 +256,36 @@ record! {
         pub(super) sealed: Vec<u8>,
         pub(super) public_jwk: String,
         pub(super) created_at: Timestamp,
+        pub(super) signs_from: Timestamp,
+    }
+}
+
+record! {
+    /// A living session as its person sees it.
+    #[derive(Debug)]
+    pub(super) struct Listed {
+        pub(super) id: Id<SessionRow>,
+        pub(super) device_name: String,
+        pub(super) first_seen_at: Timestamp,
+        pub(super) place: String,
+        pub(super) address: String,
+        pub(super) created_at: Timestamp,
+        pub(super) last_seen_at: Timestamp,
+        pub(super) expires_at: Timestamp,
+        pub(super) token_expires_at: Timestamp,
+        pub(super) aal: i64,
+        pub(super) amr: String,
+    }
+}
+
+record! {
+    /// A session that ended.
+    #[derive(Debug, Clone)]
+    pub(super) struct Over {
+        pub(super) id: Id<SessionRow>,
+        pub(super) user_id: Id<UserRow>,
+        pub(super) reason: String,
+        pub(super) ended_at: Timestamp,
     }
 }
 

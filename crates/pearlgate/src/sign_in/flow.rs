@@ -2,7 +2,7 @@
 
 use foundation::audit::Stream;
 use foundation::http::ClientAddress;
-use foundation::kernel::Secret;
+use foundation::kernel::Problem;
 use foundation::params;
 use serde_json::json;
 
@@ -13,16 +13,14 @@ use crate::app::App;
 use crate::mailed;
 use crate::passwords::{self, Attempt, Finding, Verdict};
 use crate::recovery;
-use crate::sessions::{self, Barred, Beginning, Proof, Started};
+use crate::sessions::{self, Barred, Beginning, Current, Proof, Started, Visit};
 
 /// Somebody who wants in.
 #[derive(Debug, Clone)]
 pub(super) struct Login {
     pub(super) email: EmailAddress,
     pub(super) password: Attempt,
-    pub(super) device_name: String,
-    pub(super) device_token: Option<Secret>,
-    pub(super) from: ClientAddress,
+    pub(super) visit: Visit,
 }
 
 /// Checks a password and begins a session.
@@ -66,7 +64,7 @@ async fn proven(
     outdated: bool,
 ) -> Result<Result<Started, Barred>, Refusal> {
     if candidate.change_demanded {
-        let (inner, user, from) = (app.clone(), candidate.user_id, login.from);
+        let (inner, user, from) = (app.clone(), candidate.user_id, login.visit.from);
         let noted = app.db.write(move |tx| {
             inner.audit_own(
                 tx,
@@ -99,7 +97,7 @@ async fn known_to_others(
     login: &Login,
 ) -> Result<Result<Started, Barred>, Refusal> {
     let (inner, user, from, hash) =
-        (app.clone(), candidate.user_id, login.from, candidate.password_hash.clone());
+        (app.clone(), candidate.user_id, login.visit.from, candidate.password_hash.clone());
     let demanded = app.db.write(move |tx| {
         if !passwords::demand_change(tx, user, Some(&hash), "breached", inner.clock.now())? {
             return Ok(false);
@@ -130,15 +128,11 @@ async fn begin(
         {
             hash = new;
         }
-        let (device, known) =
-            sessions::known_device(&inner.device_key, user, login.device_token.as_ref(), &inner.chance);
         let with = Beginning {
             user,
             password_hash: Some(hash.clone()),
             proof: Proof::PASSWORD,
-            device,
-            device_name: login.device_name.clone(),
-            from: login.from,
+            visit: login.visit.clone(),
         };
         let begun = sessions::begin(tx, &inner, &with)?;
         if asked && begun.is_ok() {
@@ -148,7 +142,8 @@ async fn begin(
             return Ok(begun);
         }
         let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
-        inner.audit_own(tx, user, kind, login.from, json!({ "known_device": known }))?;
+        let known = begun.as_ref().is_ok_and(Started::on_known_device);
+        inner.audit_own(tx, user, kind, login.visit.from, json!({ "known_device": known }))?;
         Ok(begun)
     });
     Ok(begun.await?)
@@ -161,11 +156,47 @@ async fn refused(
     login: &Login,
     unproven: bool,
 ) -> Result<(), Refusal> {
-    let (inner, from) = (app.clone(), login.from);
+    let (inner, from) = (app.clone(), login.visit.from);
     let stream = candidate.map_or_else(|| Stream::shard(login.email.key()), |c| Stream::of(c.user_id));
     let reason = if unproven { "email_not_verified" } else { "invalid_credentials" };
     app.db
         .write(move |tx| inner.audit(tx, &stream, "sign_in_failed", from, json!({ "reason": reason })))
         .await?;
     Ok(())
+}
+
+/// Proves once more who somebody is, with their password; the session stays the same and is fresh.
+///
+/// # Errors
+/// [`Refusal`] when the password is not the account's; a problem when the session ended meanwhile.
+pub(super) async fn reauthenticate(
+    app: &App,
+    current: &Current,
+    password: &Attempt,
+    device_name: String,
+    from: ClientAddress,
+) -> Result<Started, Problem> {
+    let user = current.row.user_id;
+    let stored: Option<(String,)> = app
+        .db
+        .read_one(move |tx| tx.opt(&store::PASSWORD_OF, params![user]))
+        .await
+        .map_err(|e| e.to_problem())?;
+    let stored = stored.map(|(hash,)| hash);
+    let checked = app.hashes.verify(password, stored.as_deref()).await.map_err(Refusal::Overloaded)?;
+    if checked.verdict != Verdict::Right {
+        let inner = app.clone();
+        let noted = app.db.write(move |tx| {
+            inner.audit(
+                tx,
+                &Stream::of(user),
+                "reauthentication_failed",
+                from,
+                json!({ "by": Proof::PASSWORD.amr }),
+            )
+        });
+        noted.await.map_err(Refusal::Fault)?;
+        return Err(Refusal::InvalidCredentials.into());
+    }
+    sessions::renew(app, current, Proof::PASSWORD, device_name, from).await
 }

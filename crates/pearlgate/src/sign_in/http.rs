@@ -12,8 +12,9 @@ use crate::accounts::http::keep;
 use crate::app::App;
 use crate::openapi::ProblemDocument;
 use crate::passwords::Attempt;
-use crate::router::{From, device_name};
+use crate::router::device_name;
 use crate::sessions::http::{LetIn, TokenSet, Transport};
+use crate::sessions::{Current, Visit, let_in};
 
 /// Who wants in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -42,19 +43,47 @@ pub struct Login {
 /// told only after its right password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "sign-in", request_body = Login,
     responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
-pub async fn login(
-    State(app): State<App>,
-    From(from): From,
-    Json(body): Json<Login>,
-) -> Result<LetIn, Problem> {
+pub async fn login(State(app): State<App>, visit: Visit, Json(body): Json<Login>) -> Result<LetIn, Problem> {
     let transport = body.transport;
-    let device_name = device_name(&body.device_name)?;
+    let visit = visit.on(&body.device_name, body.device_token)?;
     let mut errors = Vec::new();
     // The length before anything else: it decides whether anything else is done.
     let password = keep(&mut errors, Some(Attempt::accept("password", &body.password)));
     let email = keep(&mut errors, Some(EmailAddress::parse("email", &body.email)));
     let (Some(password), Some(email)) = (password, email) else { return Err(Problem::invalid(errors)) };
-    let login = flow::Login { email, password, device_name, device_token: body.device_token, from };
-    let started = flow::login(&app, login).await?;
-    crate::sessions::let_in(&app, started, transport)
+    let started = flow::login(&app, flow::Login { email, password, visit: visit.clone() }).await?;
+    let_in(&app, started, transport, &visit).await
+}
+
+/// Proves once more who one is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reauthenticate {
+    /// The password.
+    #[schema(value_type = String)]
+    password: Secret,
+    /// How tokens travel.
+    #[serde(default)]
+    transport: Transport,
+    /// What the device is called in the list of sessions, from now on.
+    #[serde(default)]
+    device_name: String,
+}
+
+/// Prove again who I am
+///
+/// The session stays the same and is fresh for what is sensitive. Access tokens that are out stay good; the refresh
+/// token (or the cookie) is replaced, and the old one leads nowhere.
+#[utoipa::path(post, path = "/v1/me/reauthenticate", tag = "account", security(("access_token" = [])), request_body = Reauthenticate,
+    responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
+pub async fn reauthenticate(
+    State(app): State<App>,
+    current: Current,
+    visit: Visit,
+    Json(body): Json<Reauthenticate>,
+) -> Result<LetIn, Problem> {
+    let name = device_name(&body.device_name)?;
+    let password = Attempt::accept("password", &body.password).map_err(|e| Problem::invalid(vec![e]))?;
+    let started = flow::reauthenticate(&app, &current, &password, name, visit.from).await?;
+    let_in(&app, started, body.transport, &visit).await
 }

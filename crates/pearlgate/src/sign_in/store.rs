@@ -17,6 +17,9 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = e.user_id)
                 THEN 1 ELSE 0 END AS BIGINT)
         FROM user_emails e WHERE e.address_key = $1";
+    /// The password of somebody who is signed in; one that has to be replaced proves nothing.
+    PASSWORD_OF = "SELECT c.password_hash FROM password_credentials c WHERE c.user_id = $1
+        AND NOT EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = c.user_id)";
 }
 
 record! {

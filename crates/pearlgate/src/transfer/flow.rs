@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use data_encoding::BASE32_NOPAD;
 use foundation::audit::{Event, Stream, Trail};
 use foundation::db::{self, Db, Tx};
-use foundation::kernel::{Clock, Digest, Entropy, Id, Sealer, Secret, Timestamp};
+use foundation::kernel::{Clock, Digest, Entropy, Id, MasterKeys, Sealer, Secret, Timestamp};
 use foundation::params;
 use serde_json::json;
 
@@ -101,7 +101,7 @@ pub fn file_digest(mut reader: impl Read) -> std::io::Result<Digest> {
 
 impl Importer {
     /// An importer; without a master key nobody's second factor can be kept.
-    pub fn new(db: Db, clock: Clock, chance: Entropy, master: Option<&[u8; 32]>) -> Self {
+    pub fn new(db: Db, clock: Clock, chance: Entropy, master: Option<&MasterKeys>) -> Self {
         let sealer = master.map(|master| Sealer::new(master, chance.clone()));
         let trail = Trail::new(clock.clone(), chance.clone());
         Self { db, clock, chance, sealer, trail }
@@ -445,4 +445,26 @@ fn opened(sealer: Option<&Sealer>, sealed: &[u8]) -> Result<Totp, String> {
         .ok_or("a second factor is kept under the master key; set secrets.master_key, as for the server")?;
     let plain = sealer.open(FACTOR, sealed).map_err(|e| format!("the second factor cannot be read: {e}"))?;
     serde_json::from_slice(&plain).map_err(|_| "the second factor cannot be read".to_owned())
+}
+
+/// Seals under the current master key what rests under one of before; how many second factors.
+///
+/// # Errors
+/// In words.
+pub async fn reseal_factors(db: &Db, sealer: &Sealer) -> Result<usize, String> {
+    let mut after: Id<UserRow> = Id::from_bytes([0; 16]);
+    let mut resealed = 0;
+    loop {
+        let page = db.scan(move |tx| tx.all::<(Id<UserRow>, Vec<u8>)>(&store::FACTORS, params![after]));
+        let page = page.await.map_err(|e| e.to_string())?;
+        let Some((last, _)) = page.last() else { return Ok(resealed) };
+        after = *last;
+        for (user, sealed) in page.into_iter().filter(|(_, sealed)| sealer.is_outdated(sealed)) {
+            let unread = |e| format!("the second factor of {user} cannot be read: {e}");
+            let plain = sealer.open(FACTOR, &sealed).map_err(unread)?;
+            let anew = sealer.seal(FACTOR, &plain).map_err(unread)?;
+            let done = db.write(move |tx| tx.execute(&store::RESEAL_FACTOR, params![user, anew, sealed]));
+            resealed += usize::try_from(done.await.map_err(|e| e.to_string())?).unwrap_or(0);
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod presets;
 mod record;
 mod store;
 
-pub use flow::{Importer, Said, Tally, export_users, file_digest, import_users};
+pub use flow::{Importer, Said, Tally, export_users, file_digest, import_users, reseal_factors};
 pub use presets::{Extras, FirebaseHash, Preset};
 pub use record::{Identity, Record, Suspension, Totp};
 pub use store::STATEMENTS;

@@ -29,6 +29,8 @@ statements! {
         ON CONFLICT (user_id, role) DO NOTHING";
     SUSPENSION = "INSERT INTO suspensions (user_id, reason, suspended_at) VALUES ($1, $2, $3)";
     CAME_FROM = "INSERT INTO imported_users (user_id, source, imported_at) VALUES ($1, $2, $3)";
+    FACTORS = "SELECT user_id, sealed FROM totp_factors WHERE user_id > $1 ORDER BY user_id LIMIT 500";
+    RESEAL_FACTOR = "UPDATE totp_factors SET sealed = $2 WHERE user_id = $1 AND sealed = $3";
     PEOPLE = "SELECT u.id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at,

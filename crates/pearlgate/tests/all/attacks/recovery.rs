@@ -671,7 +671,7 @@ fn proofs(app: &TestApp, kind: &Kind, user: &str) -> Planted {
     let proofs = Proofs::new(kind.prefix, &Entropy::System);
     let id: [u8; 16] =
         HEXLOWER.decode(user.strip_prefix("usr_").unwrap().as_bytes()).unwrap().try_into().unwrap();
-    let code_digest = code_digest(&app.app.code_key, kind.purpose, &id, &proofs.code);
+    let code_digest = code_digest(app.app.code_key.current(), kind.purpose, &id, &proofs.code);
     Planted {
         token: proofs.token.reveal().to_owned(),
         code: proofs.code.reveal().to_owned(),

@@ -15,7 +15,7 @@ use crate::support::{Answer, PASSWORD, TestApp};
 pub const OTHER: &str = "seven quiet orange rivers";
 
 /// What no answer may hold: passwords, hashes, mailed tokens, statements, places in the source.
-const NEVER: [&str; 15] = [
+const NEVER: [&str; 16] = [
     PASSWORD,
     OTHER,
     "$argon2",
@@ -24,6 +24,7 @@ const NEVER: [&str; 15] = [
     "pgl_",
     "pge_",
     "pgn_",
+    "pgs_",
     "FROM user_",
     "INTO users (",
     "syntax error",

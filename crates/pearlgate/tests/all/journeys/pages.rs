@@ -123,6 +123,8 @@ both! {
         app.put_fault("breach", "none").await;
         assert_eq!(app.login("gil@example.com", "correct horse battery staple").await.status, 422);
         app.mail("gil@example.com", "password_breached", 1).await;
+        app.login("fay@example.org", PASSWORD).await;
+        app.mail("fay@example.org", "new_device", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
         assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");

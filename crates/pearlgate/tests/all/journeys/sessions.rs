@@ -48,6 +48,7 @@ both! {
     async fn sessions_end_when_they_are_idle_or_old(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         let idle = Person::of(&app.login(&ada.email, PASSWORD).await);
+        app.quiet().await;
         let mut token = ada.refresh.clone();
         for _ in 0..3 {
             app.clock.advance(Duration::from_secs(29 * 24 * 3600));

@@ -8,6 +8,7 @@ mod cluster;
 mod crash;
 mod dev_mode;
 mod disk;
+mod foreign;
 mod mail;
 mod migrate;
 mod people;

@@ -23,6 +23,9 @@ pub use postgres::{PostgresDatabase, environment};
 pub const START: Timestamp = Timestamp::from_micros(1_795_430_000_000_000);
 pub const PASSWORD: &str = "nine purple lanterns drift";
 
+/// Jobs that always wait for their next turn.
+pub const RECURRING: [&str; 2] = ["maintenance.sweep", "sessions.rotate_keys"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     Sqlite,
@@ -267,7 +270,7 @@ impl TestApp {
     pub async fn quiet(&self) {
         self.until("jobs are done", || async {
             let waiting = jobs::waiting(&self.app.db).await.unwrap();
-            waiting.iter().all(|(kind, _)| kind == "maintenance.sweep")
+            waiting.iter().all(|(kind, _)| RECURRING.contains(&kind.as_str()))
         })
         .await;
     }

@@ -1,0 +1,49 @@
+-- Sessions that neither leak nor fall apart.
+
+-- When one of the session's tokens was last shown; written in batches, never for each request.
+ALTER TABLE sessions ADD COLUMN last_seen_at INTEGER NOT NULL DEFAULT 0;
+-- How long its refresh token is good while nobody uses it, in microseconds.
+ALTER TABLE sessions ADD COLUMN idle INTEGER NOT NULL DEFAULT 2592000000000;
+-- Roughly where it began, in words; empty when nobody knows.
+ALTER TABLE sessions ADD COLUMN place TEXT NOT NULL DEFAULT '';
+UPDATE sessions SET last_seen_at = created_at;
+
+-- From when on the key signs: later than it was published, so that every cache knows it by then.
+ALTER TABLE signing_keys ADD COLUMN signs_from INTEGER NOT NULL DEFAULT 0;
+
+-- For those who ask which sessions ended since.
+CREATE INDEX ended_sessions_ended_at ON ended_sessions (ended_at);
+
+-- A device on which a person has signed in.
+CREATE TABLE devices (
+    user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    device_id BLOB NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX devices_last_seen_at ON devices (last_seen_at);
+INSERT INTO devices (user_id, device_id, first_seen_at, last_seen_at)
+    SELECT user_id, device_id, MIN(created_at), MAX(created_at) FROM sessions GROUP BY user_id, device_id;
+
+-- The person proved who they are once more, and the session got a new refresh token: this is the token it had, and
+-- what the session was before. It counts for nothing once the new one was used.
+CREATE TABLE replaced_tokens (
+    session_id BLOB NOT NULL PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+    digest BLOB NOT NULL,
+    successor_digest BLOB NOT NULL,
+    authenticated_at INTEGER NOT NULL,
+    aal INTEGER NOT NULL,
+    amr TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Whoever reads this mail may end the session that began on a device nobody knew.
+CREATE TABLE new_device_notices (
+    link_digest BLOB NOT NULL PRIMARY KEY,
+    user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    session_id BLOB NOT NULL,
+    device_name TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX new_device_notices_user_id ON new_device_notices (user_id);
+CREATE INDEX new_device_notices_expires_at ON new_device_notices (expires_at);

@@ -1,0 +1,66 @@
+//! `pearlgate user`
+
+use std::process::ExitCode;
+
+use foundation::kernel::{Clock, Entropy, Id};
+
+use super::{Common, Failure, User, block_on, lenient, say};
+use crate::accounts::{self, UserRow};
+use crate::app::{App, MIGRATIONS};
+use crate::server::{master_keys, open_database};
+
+pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
+    let (who, common) = match command {
+        User::Suspend { who, common, .. }
+        | User::Unsuspend { who, common }
+        | User::SignOut { who, common } => (who, common),
+    };
+    let app = open(common)?;
+    block_on(async {
+        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
+        let found = accounts::find(&app, who).await.map_err(|e| other(&e))?;
+        let user = found.ok_or_else(|| {
+            Failure::Other(format!(
+                "there is nobody called {who:?}; give the address of an account, or its id (usr_…)"
+            ))
+        })?;
+        let words = act(&app, command, user).await.map_err(|e| other(&e))?;
+        say(&words);
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Result<String> {
+    match command {
+        User::Suspend { reason, .. } => {
+            accounts::suspend(app, user, reason).await?;
+            Ok(format!(
+                "{user} is suspended: every session has ended, and nobody signs in. `pearlgate user unsuspend {user}` lifts it."
+            ))
+        }
+        User::Unsuspend { .. } => Ok(if accounts::unsuspend(app, user).await? {
+            format!("{user} may sign in again.")
+        } else {
+            format!("{user} was not suspended. Nothing was changed.")
+        }),
+        User::SignOut { .. } => {
+            accounts::sign_out(app, user).await?;
+            Ok(format!("Every session of {user} has ended. They may sign in again."))
+        }
+    }
+}
+
+fn open(common: &Common) -> Result<App, Failure> {
+    let settings = lenient(common)?;
+    if settings.database_url.is_none() && !settings.data_dir.join("pearlgate.db").exists() {
+        return Err(Failure::Other(format!("there is no database in {} yet", settings.data_dir.display())));
+    }
+    let master = master_keys(&settings)
+        .ok_or_else(|| Failure::Other("secrets.master_key is not set: set it as for the server".into()))?;
+    let db = open_database(&settings)?;
+    App::new(settings, db, Clock::System, Entropy::System, &master).map_err(Failure::Other)
+}
+
+fn other(e: &dyn std::fmt::Display) -> Failure {
+    Failure::Other(e.to_string())
+}

@@ -1,0 +1,155 @@
+//! What a person does with sessions they have: look at them, end them, prove once more who they are.
+
+use foundation::audit::Stream;
+use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
+use foundation::kernel::{Id, Page, PageRequest, Problem, Secret, Timestamp, sha256};
+use foundation::params;
+use serde_json::json;
+
+use super::devices::is_notice;
+use super::flow::{Started, end, remember};
+use super::guard::{Current, reason};
+use super::http::OwnSession;
+use super::model::{EndReason, Proof, SessionRow};
+use super::store::{self, Ended, Inspected, Listed};
+use crate::accounts::UserRow;
+use crate::app::App;
+use crate::errors;
+
+/// The living sessions of a person, newest first.
+pub(super) async fn list(
+    app: &App,
+    current: &Current,
+    request: &PageRequest,
+) -> Result<Page<OwnSession>, Problem> {
+    let (user, now) = (current.row.user_id, app.clock.now());
+    let list = format!("sessions:{user}");
+    let (limit, before) = app.cursors.open(&list, request, i64::MAX)?;
+    let wanted = i64::from(limit) + 1;
+    let rows = app.db.read_one(move |tx| tx.all::<Listed>(&store::LIST, params![user, now, before, wanted]));
+    let rows = rows.await.map_err(|e| e.to_problem())?;
+    let more = rows.len() > usize::from(limit);
+    let last = rows.get(usize::from(limit).saturating_sub(1)).map_or(0, |row| row.created_at.micros());
+    let items = rows.into_iter().take(limit.into()).map(|row| OwnSession::of(row, current)).collect();
+    Ok(Page { items, next_cursor: if more { app.cursors.issue(&list, last) } else { String::new() } })
+}
+
+/// Ends one session of the person. Whoever ends another one than their own must have proven who they are just now: a
+/// thief does not put the owner out (ASVS 7.5.2).
+pub(super) async fn end_one(
+    app: &App,
+    current: &Current,
+    session: Id<SessionRow>,
+    from: ClientAddress,
+) -> Result<(), Problem> {
+    if session != current.row.session_id {
+        current.must_be_fresh(app)?;
+    }
+    let (inner, user) = (app.clone(), current.row.user_id);
+    let ended = app.db.write(move |tx| {
+        let ended: Option<Ended> = tx.opt(&store::END_OWN, params![session, user])?;
+        if let Some(ended) = &ended {
+            remember(tx, &inner, ended, EndReason::RevokedByUser, from)?;
+        }
+        Ok(ended.is_some())
+    });
+    if ended.await.map_err(|e| e.to_problem())? { Ok(()) } else { Err(Problem::not_found()) }
+}
+
+/// Ends every other session of the person.
+pub(super) async fn end_others(app: &App, current: &Current, from: ClientAddress) -> Result<(), Problem> {
+    current.must_be_fresh(app)?;
+    let (inner, user, own) = (app.clone(), current.row.user_id, current.row.session_id);
+    let ended = app
+        .db
+        .write(move |tx| super::flow::end_others(tx, &inner, user, own, EndReason::RevokedByUser, from));
+    ended.await.map_err(|e| e.to_problem())
+}
+
+/// A session whose person has proven once more who they are: it is fresh, and its refresh token is another one, so that
+/// whoever had the old one does not have a fresh session (ASVS 7.2.4).
+///
+/// # Errors
+/// 401 when it ended meanwhile.
+pub async fn renew(
+    app: &App,
+    current: &Current,
+    proof: Proof,
+    device_name: String,
+    from: ClientAddress,
+) -> Result<Started, Problem> {
+    let (inner, session, user) = (app.clone(), current.row.session_id, current.row.user_id);
+    let (aal, amr) = (proof.aal.max(current.row.aal), proof.added_to(&current.row.amr));
+    let name = if device_name.is_empty() { current.row.device_name.clone() } else { device_name };
+    let renewed = app.db.write(move |tx| {
+        let now = inner.clock.now();
+        tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
+        let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(None) };
+        if row.over(now).is_some() {
+            return Ok(None);
+        }
+        let token = inner.refresh_key.issue(session, inner.chance.bytes());
+        tx.execute(&store::KEEP_REPLACED, params![session, token.digest()])?;
+        // Nothing leads from the old token to this one.
+        let nobody = sha256(&inner.chance.bytes::<32>());
+        tx.execute(&store::RENEW, params![session, token.digest(), nobody, now, now + row.idle()])?;
+        tx.execute(&store::PROVEN_AGAIN, params![session, now, aal, amr, name])?;
+        inner.audit_own(tx, user, "reauthenticated", from, json!({ "session": session, "by": proof.amr }))?;
+        Ok(store::load(tx, session, now)?.map(|row| Started::new(row, token, now)))
+    });
+    match renewed.await.map_err(|e| e.to_problem())? {
+        Some(started) => Ok(started),
+        None => Err(errors::session_ended(&reason(app, session, from).await?)),
+    }
+}
+
+/// What a mail about a new device would end; consumes nothing.
+///
+/// # Errors
+/// 503 when the database is away.
+pub async fn disownable(app: &App, token: &Secret) -> Result<Option<String>, Problem> {
+    if !is_notice(token) {
+        return Ok(None);
+    }
+    let (digest, now) = (token.digest(), app.clock.now());
+    let open = app.db.read_one(move |tx| tx.opt::<(String,)>(&store::NOTICE_OPEN, params![digest, now]));
+    Ok(open.await.map_err(|e| e.to_problem())?.map(|(device,)| device))
+}
+
+/// A session that its person says is not theirs.
+#[derive(Debug, Clone, Copy)]
+pub struct Disowned {
+    /// The person; locked.
+    pub user: Id<UserRow>,
+    /// Whether somebody knew the password.
+    pub by_password: bool,
+}
+
+/// Ends the session that a mail about a new device told of; none when the link does not work.
+///
+/// # Errors
+/// As every statement.
+pub fn disown(
+    tx: &mut Tx<'_>,
+    app: &App,
+    token: &Secret,
+    from: ClientAddress,
+) -> db::Result<Option<Disowned>> {
+    if !is_notice(token) {
+        return Ok(None);
+    }
+    let (digest, now): (_, Timestamp) = (token.digest(), app.clock.now());
+    let told: Option<(Id<UserRow>, Id<SessionRow>)> = tx.opt(&store::NOTICE_OF, params![digest, now])?;
+    let Some((user, session)) = told else { return Ok(None) };
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
+    if tx.opt::<(Id<SessionRow>,)>(&store::NOTICE_CONSUME, params![digest, now])?.is_none() {
+        return Ok(None);
+    }
+    let methods: Option<(String,)> = tx.opt(&store::METHODS, params![session])?;
+    let by_password =
+        methods.is_some_and(|(amr,)| amr.split(' ').any(|method| method == Proof::PASSWORD.amr));
+    end(tx, app, session, EndReason::RevokedByUser, from)?;
+    app.audit(tx, &Stream::of(user), "session_disowned", from, json!({ "session": session }))?;
+    Ok(Some(Disowned { user, by_password }))
+}

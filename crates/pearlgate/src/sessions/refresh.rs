@@ -1,0 +1,150 @@
+//! A refresh token's successor: the four cases of the module's page, and what a re-authentication left behind.
+
+use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
+use foundation::kernel::{Digest, Id, Problem, Secret, Timestamp};
+use foundation::mail::Mail;
+use foundation::params;
+use serde_json::json;
+
+use super::flow::{NOTICE, Started, end};
+use super::guard;
+use super::model::{EndReason, REPEATABLE, SessionRow};
+use super::store::{self, Inspected, SessionUser};
+use crate::accounts::UserRow;
+use crate::app::App;
+use crate::errors;
+
+/// What became of a token that was not the current one.
+enum Decided {
+    Again(Box<Started>),
+    Ended(&'static str),
+    Gone,
+    /// It was the current one after all: somebody else's transaction was in the way.
+    TryAgain,
+    /// The person proved who they are a moment ago, and the new token is on its way to them.
+    Replaced,
+}
+
+/// Gives a refresh token's successor.
+///
+/// # Errors
+/// 401 for what we never made and for a session that ended, with the reason; 503 when it could not be stored.
+pub async fn refresh(app: &App, token: &Secret, from: ClientAddress) -> Result<Started, Problem> {
+    let session = app.refresh_key.read(token).ok_or_else(|| errors::problem("token_invalid"))?;
+    for _ in 0..3 {
+        if let Some(started) = rotate(app, token, session).await? {
+            app.seen.note(session, app.clock.now());
+            return Ok(started);
+        }
+        let (inner, presented) = (app.clone(), token.clone());
+        let decided = app.db.write(move |tx| decide(tx, &inner, &presented, session, from)).await;
+        match decided.map_err(|e| e.to_problem())? {
+            Decided::Again(started) => return Ok(*started),
+            Decided::Ended(reason) => return Err(errors::session_ended(reason)),
+            Decided::Gone => return Err(errors::session_ended(&guard::reason(app, session, from).await?)),
+            Decided::TryAgain => {}
+            Decided::Replaced => {
+                return Err(Problem::unavailable(
+                    "This token was replaced a moment ago, when its person proved who they are; use the new one.",
+                ));
+            }
+        }
+    }
+    Err(Problem::unavailable("Others are changing this session at the same time; try again."))
+}
+
+/// Case 1: one conditional statement.
+async fn rotate(app: &App, token: &Secret, session: Id<SessionRow>) -> Result<Option<Started>, Problem> {
+    let now = app.clock.now();
+    let successor = app.refresh_key.successor(token, session, now);
+    let (presented, next) = (token.digest(), successor.digest());
+    let rotated: Option<SessionUser> = app
+        .db
+        .write_one(move |tx| tx.opt(&store::ROTATE, params![session, presented, next, now]))
+        .await
+        .map_err(|e| e.to_problem())?;
+    Ok(rotated.map(|row| Started::new(row, successor, now)))
+}
+
+/// Cases 2, 3 and 4, with the row locked.
+fn decide(
+    tx: &mut Tx<'_>,
+    app: &App,
+    token: &Secret,
+    session: Id<SessionRow>,
+    from: ClientAddress,
+) -> db::Result<Decided> {
+    let now = app.clock.now();
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
+    let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(Decided::Gone) };
+    if let Some(reason) = row.over(now) {
+        end(tx, app, session, reason, from)?;
+        return Ok(Decided::Ended(reason.as_str()));
+    }
+    let presented = token.digest();
+    if presented == row.current {
+        return Ok(Decided::TryAgain);
+    }
+    if presented != row.previous {
+        return replaced_or_reused(tx, app, token, session, &row, from);
+    }
+    let given = app.refresh_key.given(token, session, row.rotated_at, &row.current);
+    if let Some(successor) = given.filter(|_| now <= row.rotated_at + REPEATABLE) {
+        return started(tx, session, successor, row.rotated_at, now);
+    }
+    let successor = app.refresh_key.successor(token, session, now);
+    let (digest, idle) = (successor.digest(), now + row.idle());
+    if tx.execute(&store::REPLACE, params![session, presented, digest, now, idle, row.rotated_at])? == 0 {
+        return Ok(Decided::TryAgain);
+    }
+    started(tx, session, successor, now, now)
+}
+
+fn started(
+    tx: &mut Tx<'_>,
+    session: Id<SessionRow>,
+    successor: Secret,
+    rotated_at: Timestamp,
+    now: Timestamp,
+) -> db::Result<Decided> {
+    let row = store::load(tx, session, now)?;
+    Ok(row.map_or(Decided::Gone, |row| Decided::Again(Box::new(Started::new(row, successor, rotated_at)))))
+}
+
+/// The token is neither the current one nor its predecessor. It may be the one that a re-authentication replaced,
+/// whose new token never arrived: then the session goes on as it was before, so that whoever held the old token has
+/// won nothing. Anything else is case 4.
+fn replaced_or_reused(
+    tx: &mut Tx<'_>,
+    app: &App,
+    token: &Secret,
+    session: Id<SessionRow>,
+    row: &Inspected,
+    from: ClientAddress,
+) -> db::Result<Decided> {
+    let (now, presented): (Timestamp, Digest) = (app.clock.now(), token.digest());
+    let before: Option<(Timestamp, i64, String)> =
+        tx.opt(&store::REPLACED, params![session, presented, row.current])?;
+    let Some((authenticated_at, aal, amr)) = before else {
+        report_reuse(tx, app, session, from)?;
+        return Ok(Decided::Ended(EndReason::RefreshTokenReused.as_str()));
+    };
+    if now <= row.rotated_at + REPEATABLE {
+        return Ok(Decided::Replaced);
+    }
+    let successor = app.refresh_key.successor(token, session, now);
+    tx.execute(&store::AS_BEFORE, params![session, authenticated_at, aal, amr])?;
+    tx.execute(&store::RENEW, params![session, successor.digest(), presented, now, now + row.idle()])?;
+    started(tx, session, successor, now, now)
+}
+
+fn report_reuse(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, from: ClientAddress) -> db::Result<()> {
+    let Some(ended) = end(tx, app, session, EndReason::RefreshTokenReused, from)? else { return Ok(()) };
+    let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![ended.user_id])? else { return Ok(()) };
+    let now = app.clock.now();
+    let values = json!({
+        "service_name": app.settings.service_name, "device_name": ended.device_name, "at": now.to_string(),
+    });
+    app.postman.send(tx, &Mail { kind: "refresh_token_reused".into(), to, values }, now, NOTICE)
+}
