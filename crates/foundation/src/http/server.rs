@@ -22,7 +22,8 @@ use super::Proxies;
 
 /// From the first byte of a request to the end of its headers, and between two requests.
 const HEADERS: Duration = Duration::from_secs(10);
-/// Silence in either direction inside a request.
+/// How long a client may take nothing of what we write. There is no such limit for what it writes: headers and bodies
+/// have their own deadlines, and whoever only listens has nothing to say.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a stop still accepts, and how long it then waits for the first bytes of what it accepted.
 const LAST_CALL: Duration = Duration::from_millis(200);
@@ -115,7 +116,6 @@ fn accept(
     };
     let _ = socket.set_nodelay(true);
     let mut socket = TimeoutStream::new(socket);
-    socket.set_read_timeout(Some(SILENCE));
     socket.set_write_timeout(Some(SILENCE));
     let app = app.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {

@@ -4,6 +4,8 @@ mod account;
 mod breaches;
 mod email_change;
 mod equal_work;
+mod followers;
+mod keys;
 mod magic_links;
 mod own_sessions;
 mod pages;

@@ -152,6 +152,11 @@ impl<'a> Servers<'a> {
         self.app.send(if access.is_empty() { request } else { request.bearer_auth(access) }).await
     }
 
+    /// The address of the other server; of the only one where there is none.
+    pub fn other(&self) -> &str {
+        self.twin.as_ref().map_or(&self.app.url, |twin| &twin.url)
+    }
+
     pub fn mails(&self, to: &str, kind: &str) -> Vec<Kept> {
         let apps = [Some(&self.app.app), self.twin.as_ref().map(|twin| &twin.app)];
         let boxes = apps.into_iter().flatten().filter_map(|app| app.mailbox.as_ref());

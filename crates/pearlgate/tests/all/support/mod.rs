@@ -180,6 +180,19 @@ impl TestApp {
         server::start(settings, self.clock.clone(), Entropy::System).await.unwrap()
     }
 
+    /// The same data served anew under other settings; the clock goes on.
+    pub async fn restart(self, more: &str) -> Self {
+        self.quiet().await;
+        let public_url = self.app.settings.public_url.clone();
+        let Self { clock, engine, client, dir, running, database, twins, .. } = self;
+        running.stop().await;
+        let settings = test_settings(dir.path(), database.as_ref().map(|d| d.url.as_str()), true, more);
+        let running =
+            server::start(Settings { public_url, ..settings }, clock.clone(), Entropy::System).await.unwrap();
+        let (url, app) = (running.url.clone(), running.app.clone());
+        Self { url, app, clock, engine, client, dir, running, database, twins }
+    }
+
     /// PostgreSQL's address, when this is a test on it.
     pub fn database_url(&self) -> Option<&str> {
         self.database.as_ref().map(|d| d.url.as_str())
