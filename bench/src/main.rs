@@ -30,7 +30,7 @@ const HELP: &str = "\
 cargo xtask bench [NAME…]                the ordinary measures, or those whose name contains one of the words:
                                          start, writes, login, libsodium, refresh, session, memory, storm, kills
 cargo xtask bench --timing [SAMPLES]     does the time of a refusal tell what account there is? 2,000 of each kind: 40 min
-cargo xtask bench --races [ROUNDS]       the suite's race for mailed secrets, 10,000 rounds
+cargo xtask bench --races [ROUNDS]       the suite's races: mailed secrets 10,000 rounds, refreshes a tenth
 cargo xtask bench --import [--people N]  `pearlgate import users` of 1,000,000 people
 cargo xtask bench --breach [--lines N]   `pearlgate breach build` of 20,000,000 lines
 All but the kills are on an idle machine or mean little. Only a run of all ordinary measures changes the guide's page.";

@@ -8,7 +8,7 @@ cargo xtask COMMAND: what a newcomer to Pearlgate runs
 
   test [--only FILTER]
       The whole check, the same that CI runs: lock file, format, clippy, docs, then every test on both databases.
-      Installs what the tests need when it is missing (PostgreSQL, Redis, openssl, Python: Debian's packages, when you
+      Installs what the tests need when it is missing (PostgreSQL, Redis, openssl, Python, Node: Debian's packages, when you
       are root or have sudo without password; otherwise it says what to install), starts throwaway servers of its own
       on free ports of 127.0.0.1 and removes them again. Stops at the first failure.
       --only FILTER skips the checks before the tests and runs the tests whose name contains FILTER.

@@ -1,6 +1,6 @@
 //! The whole URL map on one page. Every door is closed; each is opened by name, with its guard beside it.
 //!
-//! `open`: anybody. `signed_in`: a good access token of a living session. `internal`: the internal listener (in
+//! `open`: anybody. `signed_in`: a good access token, or the cookie, of a living session. `internal`: the internal listener (in
 //! dev mode the public one too). `dev`: mounted in dev mode alone.
 //! Limits by account, address and network stand here too once there are any; until then the queue in front of the
 //! hashing pool is the only one.
@@ -37,7 +37,7 @@ const PREFLIGHT: Duration = Duration::from_secs(600);
 pub enum Guard {
     /// Anybody.
     Open,
-    /// Whoever holds a good access token of a living session.
+    /// Whoever holds a good access token, or the cookie, of a living session.
     SignedIn,
     /// The internal listener.
     Internal,

@@ -37,12 +37,14 @@ CREATE TABLE replaced_tokens (
     amr TEXT COLLATE "C" NOT NULL
 );
 
--- Whoever reads this mail may end the session that began on a device nobody knew.
+-- Whoever reads this mail may end the session that began on a device nobody knew; with what was proven then, which
+-- counts also when the session has ended since.
 CREATE TABLE new_device_notices (
     link_digest BYTEA NOT NULL PRIMARY KEY,
     user_id BYTEA NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     session_id BYTEA NOT NULL,
     device_name TEXT COLLATE "C" NOT NULL,
+    amr TEXT COLLATE "C" NOT NULL,
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX new_device_notices_user_id ON new_device_notices (user_id);

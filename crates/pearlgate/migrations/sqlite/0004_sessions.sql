@@ -37,12 +37,14 @@ CREATE TABLE replaced_tokens (
     amr TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Whoever reads this mail may end the session that began on a device nobody knew.
+-- Whoever reads this mail may end the session that began on a device nobody knew; with what was proven then, which
+-- counts also when the session has ended since.
 CREATE TABLE new_device_notices (
     link_digest BLOB NOT NULL PRIMARY KEY,
     user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     session_id BLOB NOT NULL,
     device_name TEXT NOT NULL,
+    amr TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX new_device_notices_user_id ON new_device_notices (user_id);

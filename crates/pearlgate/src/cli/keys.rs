@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use data_encoding::BASE64;
-use foundation::kernel::{Clock, Entropy, Sealer};
+use foundation::kernel::{Clock, Entropy, MasterKeys, Sealer};
 
 use super::{Common, Failure, block_on, lenient, say};
 use crate::app::MIGRATIONS;
@@ -17,7 +17,7 @@ pub(super) fn generate() -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn list(common: &Common) -> Result<ExitCode, Failure> {
-    let open = open(common)?;
+    let open = open(common, Need::NoKey)?;
     block_on(async move {
         open.migrate().await?;
         for key in open.keeper.list().await.map_err(|e| other(&e))? {
@@ -31,7 +31,7 @@ pub(super) fn list(common: &Common) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn rotate(common: &Common) -> Result<ExitCode, Failure> {
-    let open = open(common)?;
+    let open = open(common, Need::MasterKey)?;
     block_on(async move {
         open.migrate().await?;
         let words = match open.keeper.rotate(false).await.map_err(|e| other(&e))? {
@@ -49,7 +49,7 @@ pub(super) fn rotate(common: &Common) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn revoke(common: &Common, kid: &str) -> Result<ExitCode, Failure> {
-    let open = open(common)?;
+    let open = open(common, Need::MasterKey)?;
     block_on(async move {
         open.migrate().await?;
         if !open.keeper.revoke(kid).await.map_err(|e| other(&e))? {
@@ -65,7 +65,7 @@ pub(super) fn revoke(common: &Common, kid: &str) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn reseal(common: &Common) -> Result<ExitCode, Failure> {
-    let open = open(common)?;
+    let open = open(common, Need::MasterKey)?;
     block_on(async move {
         open.migrate().await?;
         let keys = open.keeper.reseal().await.map_err(|e| other(&e))?;
@@ -74,7 +74,7 @@ pub(super) fn reseal(common: &Common) -> Result<ExitCode, Failure> {
             "{keys} signing keys and {factors} second factors are sealed under the current master key now."
         ));
         say(
-            "What else was made under an old one is short-lived: codes in mails and mails that wait (3 days), refresh tokens (tokens.refresh_idle).",
+            "What else was made under an old one is short-lived: codes in mails and mails that wait (3 days), refresh tokens (tokens.refresh_idle), and what makes a device a known one (until it signs in again).",
         );
         say(
             "Take a key out of secrets.old_master_keys when those times have passed; earlier, some people have to sign in again.",
@@ -95,7 +95,16 @@ impl Open {
     }
 }
 
-fn open(common: &Common) -> Result<Open, Failure> {
+/// What a command needs to know.
+#[derive(PartialEq, Eq)]
+enum Need {
+    /// Only what is public about keys.
+    NoKey,
+    /// The key that private ones are sealed under.
+    MasterKey,
+}
+
+fn open(common: &Common, need: Need) -> Result<Open, Failure> {
     let settings = lenient(common)?;
     if settings.database_url.is_none() && !settings.data_dir.join("pearlgate.db").exists() {
         return Err(Failure::Other(format!(
@@ -103,7 +112,9 @@ fn open(common: &Common) -> Result<Open, Failure> {
             settings.data_dir.display()
         )));
     }
-    let master = master_keys(&settings).ok_or_else(|| {
+    // Nothing is opened or sealed by whoever only looks.
+    let any = || (need == Need::NoKey).then(|| MasterKeys::new(Entropy::System.bytes(), &[]));
+    let master = master_keys(&settings).or_else(any).ok_or_else(|| {
         Failure::Other(
             "secrets.master_key is not set, and signing keys are sealed under it: set it as for the server"
                 .into(),

@@ -38,7 +38,7 @@ fn announce(running: &Running) {
     let url = &running.url;
     say(&format!("listening on {url}"));
     if let Some(address) = running.internal {
-        tracing::info!(%address, "the internal listener: /metrics and /health/dependencies");
+        tracing::info!(%address, "the internal listener: /metrics, /health/dependencies, /v1/revocations and /v1/introspect");
     }
     if running.app.settings.dev {
         say(&format!("mailbox      {url}/dev/mailbox"));

@@ -15,8 +15,9 @@ pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
         | User::Unsuspend { who, common }
         | User::SignOut { who, common } => (who, common),
     };
-    let app = open(common)?;
     block_on(async {
+        // Inside: what sends mail wants a runtime around it, also when it sends none.
+        let app = open(common)?;
         app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
         let found = accounts::find(&app, who).await.map_err(|e| other(&e))?;
         let user = found.ok_or_else(|| {

@@ -121,7 +121,7 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     }
     tx.execute(&store::DEVICE, params![b.user, device, now])?;
     if !known {
-        tell_of_new_device(tx, app, b.user, device, (id, &visit.device_name, &place))?;
+        tell_of_new_device(tx, app, (with, id, device), &place)?;
     }
     let row = store::load(tx, id, now)?;
     let started = row.map(|row| Started { known_device: known, ..Started::new(row, refresh_token, now) });
@@ -160,16 +160,19 @@ fn end_oldest(
 fn tell_of_new_device(
     tx: &mut Tx<'_>,
     app: &App,
-    user: Id<UserRow>,
-    device: Id<DeviceRow>,
-    (session, device_name, place): (Id<SessionRow>, &str, &str),
+    (with, session, device): (&Beginning, Id<SessionRow>, Id<DeviceRow>),
+    place: &str,
 ) -> db::Result<()> {
+    let (user, device_name) = (with.user, &with.visit.device_name);
     if tx.opt::<(Timestamp,)>(&store::ANOTHER_DEVICE, params![user, device])?.is_none() {
         return Ok(());
     }
     let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![user])? else { return Ok(()) };
     let (now, token) = (app.clock.now(), devices::notice(&app.chance));
-    tx.execute(&store::NOTICE, params![token.digest(), user, session, device_name, now + NOT_ME])?;
+    tx.execute(
+        &store::NOTICE,
+        params![token.digest(), user, session, device_name, with.proof.amr, now + NOT_ME],
+    )?;
     let values = json!({
         "service_name": app.settings.service_name, "device_name": device_name, "place": place, "at": now.to_string(),
         "link": format!("{}/not-me?token={}", app.settings.public_url, token.reveal()),

@@ -140,15 +140,14 @@ pub fn disown(
         return Ok(None);
     }
     let (digest, now): (_, Timestamp) = (token.digest(), app.clock.now());
-    let told: Option<(Id<UserRow>, Id<SessionRow>)> = tx.opt(&store::NOTICE_OF, params![digest, now])?;
-    let Some((user, session)) = told else { return Ok(None) };
+    let told: Option<(Id<UserRow>, Id<SessionRow>, String)> =
+        tx.opt(&store::NOTICE_OF, params![digest, now])?;
+    let Some((user, session, amr)) = told else { return Ok(None) };
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
     if tx.opt::<(Id<SessionRow>,)>(&store::NOTICE_CONSUME, params![digest, now])?.is_none() {
         return Ok(None);
     }
-    let methods: Option<(String,)> = tx.opt(&store::METHODS, params![session])?;
-    let by_password =
-        methods.is_some_and(|(amr,)| amr.split(' ').any(|method| method == Proof::PASSWORD.amr));
+    let by_password = amr.split(' ').any(|method| method == Proof::PASSWORD.amr);
     end(tx, app, session, EndReason::RevokedByUser, from)?;
     app.audit(tx, &Stream::of(user), "session_disowned", from, json!({ "session": session }))?;
     Ok(Some(Disowned { user, by_password }))

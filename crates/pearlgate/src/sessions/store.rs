@@ -109,12 +109,11 @@ statements! {
     DEVICE_SEEN = "UPDATE devices SET last_seen_at = $3 WHERE user_id = $1 AND device_id = $2 AND last_seen_at < $3";
     /// Devices that were not seen for longer than any session lives.
     SWEEP_DEVICES = "DELETE FROM devices WHERE last_seen_at <= $1";
-    NOTICE = "INSERT INTO new_device_notices (link_digest, user_id, session_id, device_name, expires_at)
-        VALUES ($1, $2, $3, $4, $5)";
+    NOTICE = "INSERT INTO new_device_notices (link_digest, user_id, session_id, device_name, amr, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6)";
     NOTICE_OPEN = "SELECT device_name FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
-    NOTICE_OF = "SELECT user_id, session_id FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
+    NOTICE_OF = "SELECT user_id, session_id, amr FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
     NOTICE_CONSUME = "DELETE FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2 RETURNING session_id";
-    METHODS = "SELECT amr FROM sessions WHERE id = $1";
     SWEEP_NOTICES = "DELETE FROM new_device_notices WHERE expires_at <= $1";
     END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at";
     END_ALL = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id, device_name, expires_at";

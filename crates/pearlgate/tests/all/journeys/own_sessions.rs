@@ -232,6 +232,10 @@ both! {
         let thief = Person::of(&login_with(app, json!({ "email": ada.email, "password": PASSWORD }), FIREFOX).await);
         let mail = app.mail(&ada.email, "new_device", 2).await;
         assert!(mail.text.contains("Firefox on Linux"), "{}", mail.text);
+        // A thief who signs out has left, and still knows the password.
+        let left = Person::of(&login_with(app, json!({ "email": ada.email, "password": PASSWORD }), FIREFOX).await);
+        let after = app.mail(&ada.email, "new_device", 3).await;
+        assert_eq!(app.post("/v1/auth/logout", json!({ "refresh_token": left.refresh })).await.status, 204);
         let (tab, page) = Tab::open(app, &mail.links[0]).await;
         assert!(page.text.contains("Firefox on Linux") && page.text.contains("end that session"), "{}", page.text);
         assert_eq!(app.get_as("/v1/me", &thief.access).await.status, 200, "looking at the page changes nothing");
@@ -241,10 +245,13 @@ both! {
         assert_eq!(app.get_as("/v1/me", &ada.access).await.status, 200, "one's own sessions go on");
         assert_eq!(app.login(&ada.email, PASSWORD).await.refusal(), "422 validation_failed", "whoever knew the password knows nothing any more");
         app.mail(&ada.email, "password_reset", 1).await;
+        let (other, _) = Tab::open(app, &after.links[0]).await;
+        assert!(other.press(app).await.text.contains("whoever signed in knew it"));
         let (_, twice) = Tab::open(app, &mail.links[0]).await;
         assert!(twice.text.contains("does not work any more"));
+        app.quiet().await;
         app.clock.advance(DAY);
-        let (_, late) = Tab::open(app, &app.mail(&ada.email, "new_device", 2).await.links[0]).await;
+        let (_, late) = Tab::open(app, &app.mail(&ada.email, "new_device", 3).await.links[0]).await;
         assert!(late.text.contains("does not work any more"));
     }
 }

@@ -22,6 +22,48 @@ both! {
 }
 
 both! {
+    async fn a_refresh_is_one_statement_and_one_round_trip(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        app.quiet().await;
+        app.app.db.observe();
+        let next = app.refresh(&ada.refresh).await.str("/refresh_token");
+        let own = [&["NEXT_DUE"][..], &["KEYS"]];
+        let work: Vec<_> = app.app.db.observed().into_iter().filter(|work| !own.contains(&work.as_slice())).collect();
+        assert_eq!(work, [["ROTATE"]]);
+        app.get_as("/v1/me", &ada.access).await;
+        let work: Vec<_> = app.app.db.observed().into_iter().filter(|work| !own.contains(&work.as_slice())).collect();
+        assert_eq!(work, [["LOAD"]], "and so is the check of a session");
+        assert_eq!(app.refresh(&next).await.status, 200);
+    }
+}
+
+both! {
+    async fn every_lifetime_ends_at_its_microsecond(app: &TestApp) {
+        let last = Duration::from_micros(1);
+        let ada = app.person("ada@example.com").await;
+        let idle = Person::of(&app.login(&ada.email, PASSWORD).await);
+        app.quiet().await;
+        app.clock.advance(Duration::from_secs(600) - last);
+        assert_eq!(app.get_as("/v1/me", &ada.access).await.status, 200);
+        app.clock.advance(last);
+        assert_eq!(app.get_as("/v1/me", &ada.access).await.refusal(), "401 token_expired");
+        app.clock.advance(Duration::from_secs(30 * 86_400 - 600) - last);
+        let mut token = app.refresh(&ada.refresh).await.str("/refresh_token");
+        app.clock.advance(last);
+        assert_eq!(app.refresh(&idle.refresh).await.str("/reason"), "idle");
+        for late in [2 * last, last] {
+            app.clock.advance(Duration::from_secs(30 * 86_400) - late);
+            token = app.refresh(&token).await.str("/refresh_token");
+        }
+        app.clock.advance(2 * last);
+        let end = app.refresh(&token).await;
+        assert_eq!((end.status, end.json["refresh_expires_in"].as_i64()), (200, Some(0)), "the last microsecond of ninety days");
+        app.clock.advance(last);
+        assert_eq!(app.refresh(&end.str("/refresh_token")).await.str("/reason"), "expired");
+    }
+}
+
+both! {
     async fn an_old_token_ends_the_session_and_says_so(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         let elsewhere = Person::of(&app.login(&ada.email, PASSWORD).await);
@@ -100,8 +142,13 @@ both! {
     }
 }
 
+/// Rounds of a race; `PEARLGATE_RACES` says otherwise.
+const ROUNDS: usize = 200;
+
 /// One child per parent, however many requests and processes race.
-async fn race(app: &TestApp, ada: Person, urls: &[String], rounds: usize) {
+async fn race(app: &TestApp, ada: Person, urls: &[String]) {
+    let rounds = std::env::var("PEARLGATE_RACES")
+        .map_or(ROUNDS, |rounds| rounds.parse().expect("PEARLGATE_RACES is a number"));
     let mut token = ada.refresh;
     for _ in 0..rounds {
         let mut racing = Vec::new();
@@ -130,7 +177,7 @@ async fn race(app: &TestApp, ada: Person, urls: &[String], rounds: usize) {
 async fn fifty_at_once_get_one_child_on_sqlite() {
     let app = TestApp::start(Engine::Sqlite).await;
     let ada = app.person("ada@example.com").await;
-    race(&app, ada, std::slice::from_ref(&app.url), 10).await;
+    race(&app, ada, std::slice::from_ref(&app.url)).await;
     app.finish().await;
 }
 
@@ -141,7 +188,7 @@ async fn fifty_at_once_over_two_servers_get_one_child_on_postgres() {
     let ada = app.person("ada@example.com").await;
     app.quiet().await;
     let twin = app.twin().await;
-    race(&app, ada, &[app.url.clone(), twin.url.clone()], 10).await;
+    race(&app, ada, &[app.url.clone(), twin.url.clone()]).await;
     twin.stop().await;
     app.finish().await;
 }

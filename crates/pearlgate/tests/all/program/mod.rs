@@ -14,5 +14,6 @@ mod migrate;
 mod people;
 mod postgres;
 mod refusals;
+mod sessions;
 mod smtp;
 mod stop;
