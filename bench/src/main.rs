@@ -9,7 +9,9 @@ mod bulk;
 mod client;
 mod libsodium;
 mod measures;
+mod nodes;
 mod program;
+mod size;
 mod storm;
 mod table;
 mod timing;
@@ -28,7 +30,8 @@ type Measured<T> = Result<T, String>;
 
 const HELP: &str = "\
 cargo xtask bench [NAME…]                the ordinary measures, or those whose name contains one of the words:
-                                         start, writes, login, libsodium, refresh, session, memory, storm, kills
+                                         start, writes, login, libsodium, refresh, session, postgres, nodes,
+                                         size, memory, storm, kills
 cargo xtask bench --timing [SAMPLES]     does the time of a refusal tell what account there is? 2,000 of each kind: 40 min
 cargo xtask bench --races [ROUNDS]       the suite's races: mailed secrets 10,000 rounds, refreshes a tenth
 cargo xtask bench --import [--people N]  `pearlgate import users` of 1,000,000 people
@@ -102,6 +105,15 @@ async fn ordinary(table: &mut table::Table, wanted: &[&str]) -> Measured<()> {
     }
     if want("session") {
         measures::session(table).await?;
+    }
+    if want("postgres") {
+        nodes::refresh(table).await?;
+    }
+    if want("nodes") {
+        nodes::sign_out(table).await?;
+    }
+    if want("size") {
+        size::size(table).await?;
     }
     if want("memory") {
         storm::memory(table).await?;

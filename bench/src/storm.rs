@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{Answer, Client, load, request};
 use crate::measures::{COST, DEFAULT, temporary, whole};
-use crate::program::{PASSWORD, Person, Program, login};
+use crate::program::{PASSWORD, Person, Program, sign_in};
 use crate::table::{Table, median, quantile};
 use crate::{Measured, ROUNDS};
 
@@ -95,11 +95,12 @@ impl Storm {
         let patience = clients.min(MOST_WAITING) as f64 / rate;
         let clients = (0..clients)
             .map(|n| {
-                let email = people.get(n % people.len().max(1)).map_or("", |person| person.email.as_str());
+                let person = people.get(n % people.len().max(1));
+                let request = |password| person.map(|person| sign_in(person, password)).unwrap_or_default();
                 let client = Guest {
                     port,
-                    right: login(email, PASSWORD),
-                    wrong: login(email, "seven grey lanterns drift"),
+                    right: request(PASSWORD),
+                    wrong: request("seven grey lanterns drift"),
                     manners,
                     stopped: stopped.clone(),
                     patience: (n % 2 == 1).then_some(patience),
@@ -359,8 +360,13 @@ async fn full(port: u16, checks: &Arc<Vec<Vec<u8>>>) -> Measured<crate::client::
 /// The 99th percentile, in milliseconds, of session checks that come at a steady pace. What comes late because the one
 /// before it was late counts from when it should have begun.
 async fn paced(port: u16, checks: &Arc<Vec<Vec<u8>>>) -> Measured<f64> {
+    tail_at(port, checks, PACE).await
+}
+
+/// The same at a pace of so many a second.
+pub(crate) async fn tail_at(port: u16, checks: &Arc<Vec<Vec<u8>>>, pace: f64) -> Measured<f64> {
     const CONNECTIONS: u32 = 16;
-    let every = Duration::from_secs_f64(f64::from(CONNECTIONS) / PACE);
+    let every = Duration::from_secs_f64(f64::from(CONNECTIONS) / pace);
     let started = Clock::stopwatch();
     let tasks: Vec<_> = (0..CONNECTIONS)
         .map(|n| {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::Measured;
 use crate::client::{Answer, Client, load};
 use crate::measures::{COST, temporary, whole};
-use crate::program::{PASSWORD, Person, Program, binary, login};
+use crate::program::{PASSWORD, Person, Program, binary, login, sign_in};
 use crate::storm::Chance;
 use crate::table::{Table, median};
 
@@ -120,8 +120,7 @@ async fn both(
     let times = sample(&program, kinds, samples, None).await?;
     report(table, database, "idle", kinds, times, "one connection, one sample after the other");
 
-    let logins: Arc<Vec<Vec<u8>>> =
-        Arc::new(busy.iter().map(|person| login(&person.email, PASSWORD)).collect());
+    let logins: Arc<Vec<Vec<u8>>> = Arc::new(busy.iter().map(|person| sign_in(person, PASSWORD)).collect());
     let all = logins.clone();
     let next = move |n: usize, _: Option<&Answer>| all.get(n).cloned().unwrap_or_default();
     let capacity = whole(load(program.port, 32, Duration::from_secs(3), next).await?)?.per_second;

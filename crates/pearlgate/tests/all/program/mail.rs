@@ -67,7 +67,8 @@ async fn a_verification_mail_is_a_letter_to_one_person_and_its_code_works() {
     assert_eq!((verified.status, verified.json["user"]["email_verified"].as_bool()), (200, Some(true)));
     assert_eq!(server.api.login("ada@example.com").await.status, 200);
     server.stop().await;
-    assert_eq!(smtp.messages().len(), 1);
+    let again = smtp.messages().iter().filter(|mail| mail.link().contains("/verify-email")).count();
+    assert_eq!(again, 1);
 }
 
 #[tokio::test]

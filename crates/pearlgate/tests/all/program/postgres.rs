@@ -224,7 +224,8 @@ async fn two_servers_on_one_database_are_one_service() {
     one.stop().await;
     assert_eq!(other.api.login("ada@example.com").await.status, 200, "one goes, the other stays");
     other.stop().await;
-    assert_eq!(smtp.messages().len(), 21, "no mail twice");
+    let again = smtp.messages().iter().filter(|mail| mail.link().contains("/verify-email")).count();
+    assert_eq!(again, 21, "no mail twice");
     database.drop().await;
 }
 
