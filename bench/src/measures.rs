@@ -466,7 +466,7 @@ pub(crate) async fn session(table: &mut Table) -> Measured<()> {
         format!("{half:.2} ms at {:.0}/s", checks / 2.0),
         "≤ 1 ms",
         half <= 1.0,
-        "16 connections at a steady pace, late ones counted from when they were due; client on the same 2 cores",
+        "up to 256 connections at a steady pace, late ones counted from when they were due; client on the same 2 cores",
     );
     Ok(())
 }

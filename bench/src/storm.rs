@@ -365,15 +365,16 @@ async fn paced(port: u16, checks: &Arc<Vec<Vec<u8>>>) -> Measured<f64> {
 
 /// The same at a pace of so many a second.
 pub(crate) async fn tail_at(port: u16, checks: &Arc<Vec<Vec<u8>>>, pace: f64) -> Measured<f64> {
-    const CONNECTIONS: u32 = 16;
-    let every = Duration::from_secs_f64(f64::from(CONNECTIONS) / pace);
+    // So many that none has to send more than once in a few milliseconds: timers are no finer than one.
+    let connections = ((pace / 200.0) as u32).clamp(16, 256);
+    let every = Duration::from_secs_f64(f64::from(connections) / pace);
     let started = Clock::stopwatch();
-    let tasks: Vec<_> = (0..CONNECTIONS)
+    let tasks: Vec<_> = (0..connections)
         .map(|n| {
-            let check = checks.get(n as usize).cloned().unwrap_or_default();
+            let check = checks.get(n as usize % checks.len().max(1)).cloned().unwrap_or_default();
             tokio::spawn(async move {
                 let mut client = Client::connect(port).await?;
-                let (mut times, mut due) = (Vec::new(), every * n / CONNECTIONS);
+                let (mut times, mut due) = (Vec::new(), every * n / connections);
                 while due < Duration::from_secs(2) {
                     let wait = due.saturating_sub(started.elapsed());
                     let late =

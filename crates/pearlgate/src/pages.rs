@@ -60,13 +60,18 @@ pub fn set_cookie(name: &str, value: &str, seconds: u32) -> [(header::HeaderName
 
 /// The value of a cookie; none when it is not there or there are several of that name.
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut found = values.flat_map(|text| text.split(';')).filter_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
+    // In bytes: what another application of the site puts into its cookies must not hide ours.
+    let pairs =
+        headers.get_all(header::COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+    let mut found = pairs.filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let at = pair.iter().position(|b| *b == b'=')?;
+        let (key, value) = (pair.get(..at)?, pair.get(at + 1..)?);
         // Exactly: a browser keeps no promise for `__host-`.
-        (key == name).then_some(value)
+        (key == name.as_bytes()).then_some(value)
     });
-    found.next().filter(|_| found.next().is_none())
+    let only = found.next().filter(|_| found.next().is_none())?;
+    std::str::from_utf8(only).ok()
 }
 
 /// 303 to another address of ours.

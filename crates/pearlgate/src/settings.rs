@@ -434,8 +434,13 @@ fn address(layers: &Layers, key: &str, text: &str) -> Result<SocketAddr, ConfigE
     })
 }
 
+const LONGEST: Duration = Duration::from_secs(3_660 * 86_400);
+
 fn duration(layers: &Layers, key: &str, text: &str) -> Result<Duration, ConfigError> {
     match humantime::parse_duration(text) {
+        Ok(duration) if duration > LONGEST => {
+            Err(layers.refuse(key, format!("is {text:?}; nothing here lasts longer than ten years")))
+        }
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(layers.refuse(key, format!("is {text:?}; give a duration such as \"10m\" or \"30d\""))),
     }
@@ -592,7 +597,14 @@ fn origins(layers: &Layers, texts: &[String]) -> Result<Vec<String>, ConfigError
             .strip_prefix("https://")
             .or_else(|| text.strip_prefix("http://").filter(|host| is_local_host(host)));
         host.is_some_and(|host| {
-            !host.is_empty()
+            let (name, port) = host.rsplit_once(':').map_or((host, ""), |(name, port)| (name, port));
+            // A browser leaves out the port that goes without saying, and knows no dot at the end.
+            let said =
+                !(port == "443" && text.starts_with("https:") || port == "80" && text.starts_with("http:"));
+            !name.is_empty()
+                && !name.ends_with('.')
+                && !host.ends_with(':')
+                && said
                 && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:[]".contains(&b))
         })
     };
@@ -741,6 +753,10 @@ mod tests {
             ("cors.origins = [\"https://app.example.com/\"]", "cors.origins"),
             ("cors.origins = [\"http://app.example.com\"]", "cors.origins"),
             ("cors.origins = [\"null\"]", "cors.origins"),
+            ("cors.origins = [\"https://:\"]", "cors.origins"),
+            ("cors.origins = [\"https://app.example.com:443\"]", "cors.origins"),
+            ("cors.origins = [\"https://app.example.com.\"]", "cors.origins"),
+            ("tokens.refresh_idle = \"300000y\"", "tokens.refresh_idle"),
             ("secrets.old_master_keys = [\"short\"]", "secrets.old_master_keys"),
             ("passwords.min_length = 7", "passwords.min_length"),
             ("passwords.min_length_with_mfa = 7", "passwords.min_length_with_mfa"),

@@ -27,10 +27,11 @@ INSERT INTO devices (user_id, device_id, first_seen_at, last_seen_at)
     SELECT user_id, device_id, MIN(created_at), MAX(created_at) FROM sessions GROUP BY user_id, device_id;
 
 -- The person proved who they are once more, and the session got a new refresh token: this is the token it had, and
--- what the session was before. It counts for nothing once the new one was used.
+-- the one before it, and what the session was. They count for nothing once the new one was used.
 CREATE TABLE replaced_tokens (
     session_id BYTEA NOT NULL PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
     digest BYTEA NOT NULL,
+    previous_digest BYTEA NOT NULL,
     successor_digest BYTEA NOT NULL,
     authenticated_at BIGINT NOT NULL,
     aal BIGINT NOT NULL,
@@ -43,6 +44,7 @@ CREATE TABLE new_device_notices (
     link_digest BYTEA NOT NULL PRIMARY KEY,
     user_id BYTEA NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     session_id BYTEA NOT NULL,
+    device_id BYTEA NOT NULL,
     device_name TEXT COLLATE "C" NOT NULL,
     amr TEXT COLLATE "C" NOT NULL,
     expires_at BIGINT NOT NULL

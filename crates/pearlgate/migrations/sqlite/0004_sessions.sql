@@ -27,10 +27,11 @@ INSERT INTO devices (user_id, device_id, first_seen_at, last_seen_at)
     SELECT user_id, device_id, MIN(created_at), MAX(created_at) FROM sessions GROUP BY user_id, device_id;
 
 -- The person proved who they are once more, and the session got a new refresh token: this is the token it had, and
--- what the session was before. It counts for nothing once the new one was used.
+-- the one before it, and what the session was. They count for nothing once the new one was used.
 CREATE TABLE replaced_tokens (
     session_id BLOB NOT NULL PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
     digest BLOB NOT NULL,
+    previous_digest BLOB NOT NULL,
     successor_digest BLOB NOT NULL,
     authenticated_at INTEGER NOT NULL,
     aal INTEGER NOT NULL,
@@ -43,6 +44,7 @@ CREATE TABLE new_device_notices (
     link_digest BLOB NOT NULL PRIMARY KEY,
     user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     session_id BLOB NOT NULL,
+    device_id BLOB NOT NULL,
     device_name TEXT NOT NULL,
     amr TEXT NOT NULL,
     expires_at INTEGER NOT NULL

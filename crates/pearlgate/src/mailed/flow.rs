@@ -129,8 +129,14 @@ pub fn lock_person(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<bool> {
 /// # Errors
 /// As every statement.
 pub fn kill_all(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
-    let all =
-        [&store::DROP_VERIFICATIONS, &store::DROP_RESETS, &store::DROP_MAGIC_LINKS, &store::DROP_CHANGES];
+    let all = [
+        &store::DROP_VERIFICATIONS,
+        &store::DROP_RESETS,
+        &store::DROP_MAGIC_LINKS,
+        &store::DROP_CHANGES,
+        // A new device was told of to the mailbox and of the password of then.
+        &store::DROP_NOTICES,
+    ];
     all.into_iter().try_for_each(|drop| tx.execute(drop, params![user]).map(|_| ()))
 }
 

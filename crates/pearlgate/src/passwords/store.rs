@@ -9,11 +9,14 @@ statements! {
     SET = "INSERT INTO password_credentials (user_id, password_hash, set_at) VALUES ($1, $2, $3)
         ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, set_at = excluded.set_at";
     /// The old hash is part of the condition: of two changes at the same time one wins.
+    /// A password that its owner has disowned is nobody's any more: it does not set another one either.
     REPLACE = "UPDATE password_credentials SET password_hash = $3, set_at = $4 WHERE user_id = $1 AND password_hash = $2
+            AND NOT EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = $1 AND d.reason = 'not_me')
         RETURNING set_at";
     /// The same password under a better hash: when it was set does not change.
     RENEW = "UPDATE password_credentials SET password_hash = $3 WHERE user_id = $1 AND password_hash = $2 RETURNING set_at";
-    OF_SESSION = "SELECT c.password_hash FROM password_credentials c JOIN sessions s ON s.user_id = c.user_id WHERE s.id = $1";
+    OF_SESSION = "SELECT c.password_hash FROM password_credentials c JOIN sessions s ON s.user_id = c.user_id WHERE s.id = $1
+        AND NOT EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = c.user_id AND d.reason = 'not_me')";
     STILL_THERE = "SELECT s.user_id FROM sessions s WHERE s.id = $1 AND s.expires_at > $2
         AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
     /// What a new password must not be about, and whether the account has a second factor.

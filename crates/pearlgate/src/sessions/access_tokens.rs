@@ -79,6 +79,13 @@ pub(super) struct RingKey {
 pub(super) struct Ring {
     pub(super) keys: Vec<RingKey>,
     pub(super) published: Arc<Published>,
+    /// What these keys have verified; it goes with them, so that nothing is remembered of a key that is gone.
+    pub(super) verified: Cache<[u8; 32], Arc<Claims>>,
+}
+
+/// An empty memory for verified tokens.
+pub(super) fn memory() -> Cache<[u8; 32], Arc<Claims>> {
+    Cache::with_weighter(100, REMEMBERED, UnitWeighter)
 }
 
 /// The public keys as a JWK set (RFC 7517 §5), with the tag by which a cache knows them again.
@@ -104,7 +111,6 @@ pub struct AccessTokens {
     audience: String,
     client_id: String,
     lifetime: Duration,
-    verified: Cache<[u8; 32], Arc<Claims>>,
 }
 
 impl AccessTokens {
@@ -118,7 +124,6 @@ impl AccessTokens {
             audience,
             client_id: settings.client_id.clone(),
             lifetime: settings.access_lifetime,
-            verified: Cache::with_weighter(100, REMEMBERED, UnitWeighter),
         }
     }
 
@@ -132,8 +137,6 @@ impl AccessTokens {
             return;
         }
         *held = Some(Arc::new(ring));
-        // What a key signed that is gone now is not good any more.
-        self.verified.clear();
     }
 
     fn ring(&self) -> Option<Arc<Ring>> {
@@ -184,13 +187,13 @@ impl AccessTokens {
         if token.len() > LONGEST {
             return Err(TokenRefusal::Invalid);
         }
+        let ring = self.ring().ok_or(TokenRefusal::NoKeys)?;
         let digest = *sha256(token.as_bytes()).as_bytes();
-        if let Some(claims) = self.verified.get(&digest) {
+        if let Some(claims) = ring.verified.get(&digest) {
             return Ok(claims);
         }
-        let ring = self.ring().ok_or(TokenRefusal::NoKeys)?;
         let claims = self.decode(&ring, token).ok_or(TokenRefusal::Invalid)?;
-        self.verified.insert(digest, claims.clone());
+        ring.verified.insert(digest, claims.clone());
         Ok(claims)
     }
 
@@ -209,6 +212,9 @@ impl AccessTokens {
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Expiry is ours to check: by the injected clock, without leeway.
         rules.validate_exp = false;
-        jsonwebtoken::decode::<Claims>(token, &key.verifying, &rules).ok().map(|data| Arc::new(data.claims))
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.verifying, &rules).ok()?.claims;
+        // None of ours lives longer, whoever signed it.
+        let longest = i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+        (claims.exp.saturating_sub(claims.iat) <= longest).then(|| Arc::new(claims))
     }
 }

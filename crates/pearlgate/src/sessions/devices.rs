@@ -24,23 +24,26 @@ pub(super) fn token(key: &MacKey, user: Id<UserRow>, device: Id<DeviceRow>) -> S
     Secret::encode(PREFIX, &[device.as_bytes().as_slice(), &tag].concat())
 }
 
-/// The device that a token names, when the token is one of ours for this account; otherwise a new one.
-pub(super) fn known_device(
+/// The device that a token names, when the token is one of ours for this account. Whether the device is still known is
+/// for the store to say.
+pub(super) fn named_device(
     keys: &MacKeys,
     user: Id<UserRow>,
     token: Option<&Secret>,
-    chance: &Entropy,
-) -> (Id<DeviceRow>, bool) {
-    let known = token.and_then(|token| {
-        let bytes: [u8; 16 + TAG] = token.decode(PREFIX)?;
-        let (device, tag) = bytes.split_first_chunk::<16>()?;
-        let ours = keys.all().any(|key| {
-            let expected = key.mac_parts(&[user.as_bytes(), device]).truncated::<TAG>();
-            expected.as_slice().ct_eq(tag).into()
-        });
-        ours.then(|| Id::from_bytes(*device))
+) -> Option<Id<DeviceRow>> {
+    let bytes: [u8; 16 + TAG] = token?.decode(PREFIX)?;
+    let (device, tag) = bytes.split_first_chunk::<16>()?;
+    let ours = keys.all().any(|key| {
+        let expected = key.mac_parts(&[user.as_bytes(), device]).truncated::<TAG>();
+        expected.as_slice().ct_eq(tag).into()
     });
-    (known.unwrap_or_else(|| Id::from_bytes(chance.bytes())), known.is_some())
+    ours.then(|| Id::from_bytes(*device))
+}
+
+/// A name as it may stand in a mail: nothing in it becomes a link.
+pub(super) fn plain(name: &str) -> String {
+    let fits = |c: char| c.is_alphanumeric() || " '-_()+,".contains(c);
+    name.chars().map(|c| if fits(c) { c } else { ' ' }).collect()
 }
 
 /// The token of a mail about a new device.
@@ -102,18 +105,21 @@ mod tests {
     fn a_device_is_known_to_its_own_account_alone() {
         let keys = MacKeys::derive(&MasterKeys::new([1; 32], &[]), "device");
         let (ada, eve) = (Id::from_bytes([1; 16]), Id::from_bytes([2; 16]));
-        let (device, known) = known_device(&keys, ada, None, &Entropy::System);
-        assert!(!known);
+        assert_eq!(named_device(&keys, ada, None), None);
+        let device = Id::from_bytes([3; 16]);
         let token = token(keys.current(), ada, device);
-        assert_eq!(known_device(&keys, ada, Some(&token), &Entropy::System), (device, true));
-        assert!(!known_device(&keys, eve, Some(&token), &Entropy::System).1);
-        assert!(!known_device(&keys, ada, Some(&Secret::new("pgd_x".into())), &Entropy::System).1);
+        assert_eq!(named_device(&keys, ada, Some(&token)), Some(device));
+        assert_eq!(named_device(&keys, eve, Some(&token)), None);
+        assert_eq!(named_device(&keys, ada, Some(&Secret::new("pgd_x".into()))), None);
         let later = MacKeys::derive(&MasterKeys::new([2; 32], &[[1; 32]]), "device");
-        assert_eq!(
-            known_device(&later, ada, Some(&token), &Entropy::System),
-            (device, true),
-            "the master key changed"
-        );
+        assert_eq!(named_device(&later, ada, Some(&token)), Some(device), "the master key changed");
+    }
+
+    #[test]
+    fn a_name_in_a_mail_is_no_link() {
+        assert_eq!(plain("Ada's laptop (2)"), "Ada's laptop (2)");
+        assert_eq!(plain("confirm at https://evil.example/now"), "confirm at https   evil example now");
+        assert_eq!(plain("\u{202e}gnp.exe"), " gnp exe");
     }
 
     #[test]

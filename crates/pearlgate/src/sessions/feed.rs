@@ -14,6 +14,7 @@ use foundation::db;
 use foundation::kernel::{Id, PageRequest, Problem, Timestamp};
 use foundation::params;
 use http_body_util::channel::{Channel, Sender};
+use tokio::sync::watch;
 
 use super::http::{Revocation, Revocations};
 use super::model::SessionRow;
@@ -88,29 +89,35 @@ async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
     let mut stopped = app.stopping.subscribe();
     let mut told: HashMap<Id<SessionRow>, Timestamp> = HashMap::new();
     let mut from = reach_back(&app, since, app.clock.now());
+    // Where to go on when there was more than one page.
+    let mut after = from;
     let mut silence = Duration::ZERO;
     loop {
         let ended = app.ended.notified();
         let now = app.clock.now();
         let mut text = String::new();
         // A database that is away is no reason to hang up: the follower keeps what it knows, and hears the rest later.
-        if let Ok((rows, full)) = page(&app, from).await {
+        if let Ok((rows, full)) = page(&app, after).await {
             for row in rows.iter().filter(|row| told.insert(row.id, row.ended_at).is_none()) {
                 text.push_str(&event(row));
             }
-            let seen = rows.last().filter(|_| full).map_or(now, |last| last.ended_at);
-            // What is told once is remembered as long as a look may find it again.
-            from = if full { seen } else { from.max(seen - REACH_BACK) };
-            told.retain(|_, at| *at > from);
-            if full && send(&mut to, &mut text).await {
+            if let Some(last) = rows.last().filter(|_| full) {
+                after = last.ended_at;
+                if !send(&mut to, &mut text, &mut stopped).await {
+                    return;
+                }
                 continue;
             }
+            // The next look reaches back from here; what it may find again is remembered.
+            from = from.max(now - REACH_BACK);
+            after = from;
+            told.retain(|_, at| *at > from);
         }
         if text.is_empty() && silence >= BEAT {
             text.push_str(": still here\n\n");
         }
         silence = if text.is_empty() { silence + LOOK } else { Duration::ZERO };
-        if !send(&mut to, &mut text).await {
+        if !send(&mut to, &mut text, &mut stopped).await {
             return;
         }
         tokio::select! {
@@ -121,9 +128,15 @@ async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
     }
 }
 
-/// False when nobody listens any more.
-async fn send(to: &mut Sender<Bytes>, text: &mut String) -> bool {
-    text.is_empty() || to.send_data(Bytes::from(std::mem::take(text))).await.is_ok()
+/// False when nobody listens any more, or the server stops: who does not read holds nothing up.
+async fn send(to: &mut Sender<Bytes>, text: &mut String, stopped: &mut watch::Receiver<bool>) -> bool {
+    if text.is_empty() {
+        return true;
+    }
+    tokio::select! {
+        sent = to.send_data(Bytes::from(std::mem::take(text))) => sent.is_ok(),
+        _ = stopped.wait_for(|stop| *stop) => false,
+    }
 }
 
 fn event(row: &Over) -> String {

@@ -10,7 +10,7 @@ use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
 
-use super::devices::{self, DeviceRow, known_device};
+use super::devices::{self, DeviceRow, named_device, plain};
 use super::http::{LetIn, SessionInfo, TokenSet, Transport};
 use super::model::{EndReason, Lifetimes, Proof, SessionRow, lifetimes};
 use super::store::{self, Ended, SessionUser};
@@ -23,6 +23,8 @@ pub(super) const NOTICE: Duration = Duration::from_secs(72 * 3600);
 /// How long the link in the mail about a new device works (`api.md`, lifetimes).
 const NOT_ME: Duration = Duration::from_secs(24 * 3600);
 
+/// More ends at once than this are one event in the trail.
+const TOLD_ONE_BY_ONE: usize = 50;
 /// A device that was not seen for so long is a stranger again.
 const FORGOTTEN: Duration = Duration::from_secs(400 * 86_400);
 
@@ -84,7 +86,7 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     let id = Id::<SessionRow>::new(&app.clock, &app.chance);
     let (b, visit) = (with, &with.visit);
     let life = life(tx, app, b.user, b.proof.aal)?;
-    let (device, known) = known_device(&app.device_key, b.user, visit.device_token.as_ref(), &app.chance);
+    let (device, known) = device_of(tx, app, b)?;
     let place = app.places.of(visit.from.0);
     let begun: Option<(i64,)> = tx.opt(
         &store::BEGIN,
@@ -128,6 +130,17 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     Ok(started.ok_or(Barred::Outdated))
 }
 
+/// The device that the visitor's token names, if it is one of this account's and still known; otherwise a new one.
+fn device_of(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<(Id<DeviceRow>, bool)> {
+    let named = named_device(&app.device_key, with.user, with.visit.device_token.as_ref());
+    if let Some(device) = named
+        && tx.opt::<(Timestamp,)>(&store::KNOWN_DEVICE, params![with.user, device])?.is_some()
+    {
+        return Ok((device, true));
+    }
+    Ok((Id::from_bytes(app.chance.bytes()), false))
+}
+
 fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<Lifetimes> {
     let s = &app.settings;
     let everybody = Lifetimes { absolute: s.session_lifetime, idle: s.refresh_idle };
@@ -156,7 +169,7 @@ fn end_oldest(
     Ok(())
 }
 
-/// Somebody signed in on a device that nobody knew; the first device of all is no news to anybody.
+/// Somebody signed in on a device that nobody knew.
 fn tell_of_new_device(
     tx: &mut Tx<'_>,
     app: &App,
@@ -164,17 +177,18 @@ fn tell_of_new_device(
     place: &str,
 ) -> db::Result<()> {
     let (user, device_name) = (with.user, &with.visit.device_name);
-    if tx.opt::<(Timestamp,)>(&store::ANOTHER_DEVICE, params![user, device])?.is_none() {
+    let (now, token) = (app.clock.now(), devices::notice(&app.chance));
+    if tx.opt::<(Timestamp,)>(&store::IS_NEWS, params![user, device, now])?.is_none() {
         return Ok(());
     }
     let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![user])? else { return Ok(()) };
-    let (now, token) = (app.clock.now(), devices::notice(&app.chance));
+    let shown = plain(device_name);
     tx.execute(
         &store::NOTICE,
-        params![token.digest(), user, session, device_name, with.proof.amr, now + NOT_ME],
+        params![token.digest(), user, session, device, shown, with.proof.amr, now + NOT_ME],
     )?;
     let values = json!({
-        "service_name": app.settings.service_name, "device_name": device_name, "place": place, "at": now.to_string(),
+        "service_name": app.settings.service_name, "device_name": shown, "place": plain(place), "at": now.to_string(),
         "link": format!("{}/not-me?token={}", app.settings.public_url, token.reveal()),
     });
     app.postman.send(tx, &Mail { kind: "new_device".into(), to, values }, now, NOTICE)
@@ -261,8 +275,8 @@ pub fn end_all(
     reason: EndReason,
     from: ClientAddress,
 ) -> db::Result<()> {
-    let ended: Vec<Ended> = tx.all(&store::END_ALL, params![user])?;
-    ended.iter().try_for_each(|ended| remember(tx, app, ended, reason, from))
+    // No session has this id.
+    end_others(tx, app, user, Id::from_bytes([0; 16]), reason, from)
 }
 
 /// Ends every session of a person but one.
@@ -277,8 +291,20 @@ pub fn end_others(
     reason: EndReason,
     from: ClientAddress,
 ) -> db::Result<()> {
-    let ended: Vec<Ended> = tx.all(&store::END_OTHERS, params![user, kept])?;
-    ended.iter().try_for_each(|ended| remember(tx, app, ended, reason, from))
+    // Two statements, however many there are; the person first, so that none begins between them.
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
+    let now = app.clock.now();
+    tx.execute(&store::REMEMBER_ENDS, params![user, kept, reason.as_str(), now])?;
+    let ended: Vec<(Id<SessionRow>,)> = tx.all(&store::END_OTHERS, params![user, kept])?;
+    tx.after_commit(app.ended.clone());
+    if ended.len() > TOLD_ONE_BY_ONE {
+        let details = json!({ "count": ended.len(), "reason": reason.as_str() });
+        return app.audit(tx, &Stream::of(user), "sessions_ended", from, details);
+    }
+    ended.iter().try_for_each(|(session,)| {
+        let details = json!({ "session": session, "reason": reason.as_str() });
+        app.audit(tx, &Stream::of(user), "session_ended", from, details)
+    })
 }
 
 pub(super) fn remember(

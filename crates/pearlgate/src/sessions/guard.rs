@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use foundation::http::{ClientAddress, from_own_page};
-use foundation::kernel::{Id, Problem, Secret};
+use foundation::kernel::{Digest, Id, Problem, Secret};
 use foundation::params;
 
 use super::access_tokens::TokenRefusal;
@@ -24,6 +24,8 @@ use crate::pages::cookie;
 pub struct Current {
     /// Session and person, as they are in the store now.
     pub row: SessionUser,
+    /// The last proof that the token knows of; none for the cookie, which is another one after each.
+    proven_at: Option<i64>,
 }
 
 impl Current {
@@ -32,10 +34,17 @@ impl Current {
     /// # Errors
     /// 403 `reauthentication_required`.
     pub fn must_be_fresh(&self, app: &App) -> Result<(), Problem> {
-        if app.clock.now() <= self.row.authenticated_at + app.settings.freshness {
+        // A token from before the proof stays valid and does not become fresh: who copied it has proven nothing.
+        let since = self.proven_at.is_none_or(|seconds| seconds >= self.row.authenticated_at.seconds());
+        if since && app.clock.now() <= self.row.authenticated_at + app.settings.freshness {
             return Ok(());
         }
         Err(errors::problem("reauthentication_required"))
+    }
+
+    /// Whether the session was shown as a cookie.
+    pub fn by_cookie(&self) -> bool {
+        self.proven_at.is_none()
     }
 }
 
@@ -87,7 +96,7 @@ async fn by_access_token(app: &App, token: &str, from: ClientAddress) -> Result<
     let session = claims.sid;
     let found = app.db.read_one(move |tx| store::load(tx, session, now)).await.map_err(|e| e.to_problem())?;
     match found.filter(|row| row.user_id == claims.sub) {
-        Some(row) => Ok(Current { row }),
+        Some(row) => Ok(Current { row, proven_at: Some(claims.auth_time) }),
         None => Err(errors::session_ended(&reason(app, session, from).await?)),
     }
 }
@@ -112,7 +121,10 @@ async fn by_cookie(
         .await
         .map_err(|e| e.to_problem())?;
     if let Some(row) = found {
-        return Ok(Current { row });
+        if app.seen.note(session, now) {
+            confirm(app, session, digest).await?;
+        }
+        return Ok(Current { row, proven_at: None });
     }
     let living = app.db.read_one(move |tx| tx.opt::<Inspected>(&store::INSPECT, params![session])).await;
     if living.map_err(|e| e.to_problem())?.is_some_and(|row| row.over(now).is_none()) {
@@ -120,6 +132,15 @@ async fn by_cookie(
         return Err(errors::problem("token_expired"));
     }
     Err(errors::session_ended(&reason(app, session, from).await?))
+}
+
+/// The cookie was used: what it replaced leads nowhere any more, as if it had been shown for a refresh. Looked at once
+/// a minute, and not while a repeated refresh still gives the same.
+async fn confirm(app: &App, session: Id<SessionRow>, digest: Digest) -> Result<(), Problem> {
+    let settled = app.clock.now() - REPEATABLE;
+    let confirmed =
+        app.db.write_one(move |tx| tx.execute(&store::CONFIRM, params![session, digest, settled]));
+    confirmed.await.map(|_| ()).map_err(|e| e.to_problem())
 }
 
 /// 403 for a cookie in a request that a page of ours did not make.
@@ -138,11 +159,19 @@ pub(crate) async fn reason(
     session: Id<SessionRow>,
     from: ClientAddress,
 ) -> Result<String, Problem> {
-    let ended = app.db.read_one(move |tx| tx.opt::<(String,)>(&store::ENDED, params![session])).await;
-    if let Some((reason,)) = ended.map_err(|e| e.to_problem())? {
+    let (inner, now) = (app.clone(), app.clock.now());
+    let known = app.db.read(move |tx| {
+        if let Some((reason,)) = tx.opt::<(String,)>(&store::ENDED, params![session])? {
+            return Ok(Some(reason));
+        }
+        // Only what has to be ended costs a write.
+        let row = tx.opt::<Inspected>(&store::INSPECT, params![session])?;
+        let over = row.is_some_and(|row| row.over(now).is_some());
+        Ok((!over).then(|| EndReason::Expired.as_str().to_owned()))
+    });
+    if let Some(reason) = known.await.map_err(|e| e.to_problem())? {
         return Ok(reason);
     }
-    let inner = app.clone();
     let found = app.db.write(move |tx| {
         tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
         if let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? {

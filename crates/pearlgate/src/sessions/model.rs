@@ -133,6 +133,12 @@ impl Pair {
         let nonce = self.next.mac_parts(&[token.reveal().as_bytes(), &moment]).truncated();
         self.issue(session, nonce)
     }
+
+    fn renewal(&self, replaced: &Digest, session: Id<SessionRow>, at: Timestamp) -> Secret {
+        let moment = at.micros().to_be_bytes();
+        let nonce = self.next.mac_parts(&[b"renewal", replaced.as_bytes(), &moment]).truncated();
+        self.issue(session, nonce)
+    }
 }
 
 impl RefreshKey {
@@ -167,6 +173,24 @@ impl RefreshKey {
     /// being stored.
     pub fn successor(&self, token: &Secret, session: Id<SessionRow>, rotated_at: Timestamp) -> Secret {
         self.current().successor(token, session, rotated_at)
+    }
+
+    /// The token that takes the place of the one with this digest when the person proves again who they are: nothing
+    /// leads to it from that token, and who asks twice at the same time gets the same.
+    pub fn renewal(&self, replaced: &Digest, session: Id<SessionRow>, at: Timestamp) -> Secret {
+        self.current().renewal(replaced, session, at)
+    }
+
+    /// The renewal that was given at that moment and is the current token since.
+    pub fn renewed(
+        &self,
+        replaced: &Digest,
+        session: Id<SessionRow>,
+        at: Timestamp,
+        current: &Digest,
+    ) -> Option<Secret> {
+        let made = self.0.iter().map(|pair| pair.renewal(replaced, session, at));
+        made.into_iter().find(|token| token.digest() == *current)
     }
 
     /// The successor that was given at that moment and is the current token since, under whichever master key it was

@@ -3,15 +3,15 @@
 use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
-use foundation::kernel::{Id, Page, PageRequest, Problem, Secret, Timestamp, sha256};
+use foundation::kernel::{Digest, Id, Page, PageRequest, Problem, Secret, Timestamp, sha256};
 use foundation::params;
 use serde_json::json;
 
-use super::devices::is_notice;
+use super::devices::{DeviceRow, is_notice};
 use super::flow::{Started, end, remember};
 use super::guard::{Current, reason};
 use super::http::OwnSession;
-use super::model::{EndReason, Proof, SessionRow};
+use super::model::{EndReason, Proof, REPEATABLE, SessionRow};
 use super::store::{self, Ended, Inspected, Listed};
 use crate::accounts::UserRow;
 use crate::app::App;
@@ -89,19 +89,45 @@ pub async fn renew(
         if row.over(now).is_some() {
             return Ok(None);
         }
-        let token = inner.refresh_key.issue(session, inner.chance.bytes());
-        tx.execute(&store::KEEP_REPLACED, params![session, token.digest()])?;
-        // Nothing leads from the old token to this one.
-        let nobody = sha256(&inner.chance.bytes::<32>());
-        tx.execute(&store::RENEW, params![session, token.digest(), nobody, now, now + row.idle()])?;
+        let (token, made_at) = another_token(tx, &inner, session, &row, now)?;
         tx.execute(&store::PROVEN_AGAIN, params![session, now, aal, amr, name])?;
+        tx.execute(&store::NOTICE_PROVEN, params![user, session, amr])?;
         inner.audit_own(tx, user, "reauthenticated", from, json!({ "session": session, "by": proof.amr }))?;
-        Ok(store::load(tx, session, now)?.map(|row| Started::new(row, token, now)))
+        Ok(store::load(tx, session, now)?.map(|row| Started::new(row, token, made_at)))
     });
     match renewed.await.map_err(|e| e.to_problem())? {
         Some(started) => Ok(started),
         None => Err(errors::session_ended(&reason(app, session, from).await?)),
     }
+}
+
+/// A token to which nothing leads from the one before it. Who proves themselves twice at the same time gets the same
+/// one twice.
+fn another_token(
+    tx: &mut Tx<'_>,
+    app: &App,
+    session: Id<SessionRow>,
+    row: &Inspected,
+    now: Timestamp,
+) -> db::Result<(Secret, Timestamp)> {
+    let taken_over: Option<(Digest,)> = tx.opt(&store::TAKEN_OVER, params![session, row.current])?;
+    // One that was used is a token like any other.
+    let unused = taken_over.map(|(digest,)| digest).filter(|_| row.previous != row.current);
+    let known =
+        unused.and_then(|digest| app.refresh_key.renewed(&digest, session, row.rotated_at, &row.current));
+    if let Some(token) = known.filter(|_| now <= row.rotated_at + REPEATABLE) {
+        return Ok((token, row.rotated_at));
+    }
+    let replaced = unused.unwrap_or(row.current);
+    let token = app.refresh_key.renewal(&replaced, session, now);
+    if unused.is_none()
+        || tx.opt::<(Digest,)>(&store::KEEP_BEFORE, params![session, row.current, token.digest()])?.is_none()
+    {
+        tx.execute(&store::KEEP_REPLACED, params![session, token.digest()])?;
+    }
+    let nobody = sha256(&app.chance.bytes::<32>());
+    tx.execute(&store::RENEW, params![session, token.digest(), nobody, now, now + row.idle()])?;
+    Ok((token, now))
 }
 
 /// What a mail about a new device would end; consumes nothing.
@@ -126,7 +152,7 @@ pub struct Disowned {
     pub by_password: bool,
 }
 
-/// Ends the session that a mail about a new device told of; none when the link does not work.
+/// Ends what was begun on the device that a mail told of; none when the link does not work.
 ///
 /// # Errors
 /// As every statement.
@@ -140,15 +166,20 @@ pub fn disown(
         return Ok(None);
     }
     let (digest, now): (_, Timestamp) = (token.digest(), app.clock.now());
-    let told: Option<(Id<UserRow>, Id<SessionRow>, String)> =
+    let told: Option<(Id<UserRow>, Id<DeviceRow>, String)> =
         tx.opt(&store::NOTICE_OF, params![digest, now])?;
-    let Some((user, session, amr)) = told else { return Ok(None) };
+    let Some((user, device, amr)) = told else { return Ok(None) };
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
-    if tx.opt::<(Id<SessionRow>,)>(&store::NOTICE_CONSUME, params![digest, now])?.is_none() {
+    if tx.opt::<(Id<UserRow>,)>(&store::NOTICE_CONSUME, params![digest, now])?.is_none() {
         return Ok(None);
     }
     let by_password = amr.split(' ').any(|method| method == Proof::PASSWORD.amr);
-    end(tx, app, session, EndReason::RevokedByUser, from)?;
-    app.audit(tx, &Stream::of(user), "session_disowned", from, json!({ "session": session }))?;
+    // Whatever else was begun on that device since is as little theirs, and the device is a stranger again.
+    let sessions: Vec<(Id<SessionRow>,)> = tx.all(&store::OF_DEVICE, params![user, device])?;
+    for (session,) in &sessions {
+        end(tx, app, *session, EndReason::RevokedByUser, from)?;
+    }
+    tx.execute(&store::FORGET_DEVICE, params![user, device])?;
+    app.audit(tx, &Stream::of(user), "device_disowned", from, json!({ "device": device }))?;
     Ok(Some(Disowned { user, by_password }))
 }

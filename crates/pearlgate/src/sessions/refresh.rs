@@ -126,7 +126,9 @@ fn replaced_or_reused(
     let (now, presented): (Timestamp, Digest) = (app.clock.now(), token.digest());
     let before: Option<(Timestamp, i64, String)> =
         tx.opt(&store::REPLACED, params![session, presented, row.current])?;
-    let Some((authenticated_at, aal, amr)) = before else {
+    // A cookie that was used since has confirmed the new token.
+    let confirmed = row.previous == row.current;
+    let Some((authenticated_at, aal, amr)) = before.filter(|_| !confirmed) else {
         report_reuse(tx, app, session, from)?;
         return Ok(Decided::Ended(EndReason::RefreshTokenReused.as_str()));
     };

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::access_tokens::{Published, Ring, RingKey};
+use super::access_tokens::{Published, Ring, RingKey, memory};
 use super::store::{self, StoredKey};
 use crate::app::App;
 use crate::settings::{Settings, SigningAlgorithm};
@@ -307,7 +307,7 @@ impl KeyKeeper {
         }
         let jwks = json!({ "keys": published }).to_string();
         let etag = format!("\"{}\"", HEXLOWER.encode(&sha256(jwks.as_bytes()).truncated::<16>()));
-        Ok(Ring { keys: ring, published: std::sync::Arc::new(Published { jwks, etag }) })
+        Ok(Ring { keys: ring, published: std::sync::Arc::new(Published { jwks, etag }), verified: memory() })
     }
 }
 

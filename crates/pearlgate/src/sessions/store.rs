@@ -83,14 +83,24 @@ statements! {
     RENEW = "UPDATE refresh_tokens SET current_digest = $2, previous_digest = $3, rotated_at = $4, expires_at = $5
         WHERE session_id = $1";
     PROVEN_AGAIN = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4, device_name = $5 WHERE id = $1";
-    KEEP_REPLACED = "INSERT INTO replaced_tokens (session_id, digest, successor_digest, authenticated_at, aal, amr)
-        SELECT s.id, r.current_digest, $2, s.authenticated_at, s.aal, s.amr
+    KEEP_REPLACED = "INSERT INTO replaced_tokens
+            (session_id, digest, previous_digest, successor_digest, authenticated_at, aal, amr)
+        SELECT s.id, r.current_digest, r.previous_digest, $2, s.authenticated_at, s.aal, s.amr
         FROM sessions s JOIN refresh_tokens r ON r.session_id = s.id WHERE s.id = $1
-        ON CONFLICT (session_id) DO UPDATE SET digest = excluded.digest, successor_digest = excluded.successor_digest,
-            authenticated_at = excluded.authenticated_at, aal = excluded.aal, amr = excluded.amr";
+        ON CONFLICT (session_id) DO UPDATE SET digest = excluded.digest, previous_digest = excluded.previous_digest,
+            successor_digest = excluded.successor_digest, authenticated_at = excluded.authenticated_at,
+            aal = excluded.aal, amr = excluded.amr";
+    /// The new token was never used, and is replaced by another new one: what was before stays what was before.
+    KEEP_BEFORE = "UPDATE replaced_tokens SET successor_digest = $3 WHERE session_id = $1 AND successor_digest = $2
+        RETURNING digest";
+    /// The token that this one took the place of, as long as this one was never used.
+    TAKEN_OVER = "SELECT digest FROM replaced_tokens WHERE session_id = $1 AND successor_digest = $2";
     /// What a session was before its token was replaced, as long as the new token is the current one: never used.
     REPLACED = "SELECT authenticated_at, aal, amr FROM replaced_tokens
-        WHERE session_id = $1 AND digest = $2 AND successor_digest = $3";
+        WHERE session_id = $1 AND (digest = $2 OR previous_digest = $2) AND successor_digest = $3";
+    /// The current token was shown: nothing that came before it leads anywhere.
+    CONFIRM = "UPDATE refresh_tokens SET previous_digest = current_digest
+        WHERE session_id = $1 AND current_digest = $2 AND previous_digest <> current_digest AND rotated_at < $3";
     AS_BEFORE = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4 WHERE id = $1";
     LIST = "SELECT s.id, s.device_name, COALESCE((SELECT d.first_seen_at FROM devices d
                 WHERE d.user_id = s.user_id AND d.device_id = s.device_id), s.created_at),
@@ -104,20 +114,32 @@ statements! {
         LIMIT 10000 OFFSET $2";
     DEVICE = "INSERT INTO devices (user_id, device_id, first_seen_at, last_seen_at) VALUES ($1, $2, $3, $3)
         ON CONFLICT (user_id, device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at";
-    ANOTHER_DEVICE = "SELECT first_seen_at FROM devices WHERE user_id = $1 AND device_id <> $2 LIMIT 1";
+    KNOWN_DEVICE = "SELECT first_seen_at FROM devices WHERE user_id = $1 AND device_id = $2";
+    FORGET_DEVICE = "DELETE FROM devices WHERE user_id = $1 AND device_id = $2";
+    /// Whether a sign-in on a device that nobody knows is news: not to somebody who proves their address just now.
+    IS_NEWS = "SELECT v.verified_at FROM verified_emails v WHERE v.user_id = $1 AND (v.verified_at < $3
+        OR EXISTS (SELECT 1 FROM devices d WHERE d.user_id = v.user_id AND d.device_id <> $2))";
     SEEN = "UPDATE sessions SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2 RETURNING user_id, device_id";
     DEVICE_SEEN = "UPDATE devices SET last_seen_at = $3 WHERE user_id = $1 AND device_id = $2 AND last_seen_at < $3";
     /// Devices that were not seen for longer than any session lives.
     SWEEP_DEVICES = "DELETE FROM devices WHERE last_seen_at <= $1";
-    NOTICE = "INSERT INTO new_device_notices (link_digest, user_id, session_id, device_name, amr, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6)";
+    NOTICE = "INSERT INTO new_device_notices
+            (link_digest, user_id, session_id, device_id, device_name, amr, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     NOTICE_OPEN = "SELECT device_name FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
-    NOTICE_OF = "SELECT user_id, session_id, amr FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
-    NOTICE_CONSUME = "DELETE FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2 RETURNING session_id";
+    NOTICE_OF = "SELECT user_id, device_id, amr FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
+    NOTICE_CONSUME = "DELETE FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2 RETURNING user_id";
+    /// A session proves more while it lives; what was proven on a device counts for its notice.
+    NOTICE_PROVEN = "UPDATE new_device_notices SET amr = $3 WHERE user_id = $1 AND session_id = $2";
     SWEEP_NOTICES = "DELETE FROM new_device_notices WHERE expires_at <= $1";
     END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at";
-    END_ALL = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id, device_name, expires_at";
-    END_OTHERS = "DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id, user_id, device_name, expires_at";
+    /// Remembers the ends of all sessions of a person but one; their person is locked, so that none begins meanwhile.
+    REMEMBER_ENDS = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until)
+        SELECT s.id, s.user_id, $3, $4, CASE WHEN s.expires_at < $4 + s.idle THEN s.expires_at ELSE $4 + s.idle END
+        FROM sessions s WHERE s.user_id = $1 AND s.id <> $2 ON CONFLICT (id) DO NOTHING";
+    END_OTHERS = "DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id";
+    OF_DEVICE = "SELECT s.id FROM sessions s WHERE s.user_id = $1 AND s.device_id = $2";
+    DEVICE_OF = "SELECT s.device_id FROM sessions s WHERE s.id = $1";
     /// Why a session does not begin.
     BARS = "SELECT
             CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),

@@ -62,9 +62,10 @@ pub struct Reauthenticate {
     /// The password.
     #[schema(value_type = String)]
     password: Secret,
-    /// How tokens travel.
-    #[serde(default)]
-    transport: Transport,
+    /// How tokens travel: without a word, as they did in this request.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<Transport>)]
+    transport: Option<Transport>,
     /// What the device is called in the list of sessions, from now on.
     #[serde(default)]
     device_name: String,
@@ -85,5 +86,6 @@ pub async fn reauthenticate(
     let name = device_name(&body.device_name)?;
     let password = Attempt::accept("password", &body.password).map_err(|e| Problem::invalid(vec![e]))?;
     let started = flow::reauthenticate(&app, &current, &password, name, visit.from).await?;
-    let_in(&app, started, body.transport, &visit).await
+    let same = if current.by_cookie() { Transport::Cookie } else { Transport::Token };
+    let_in(&app, started, body.transport.unwrap_or(same), &visit).await
 }

@@ -116,7 +116,10 @@ both! {
         }
         let fresh = reauthenticate(app, &stale.access, PASSWORD).await;
         assert_eq!(fresh.status, 200, "{}", fresh.text);
-        assert_eq!(delete(app, &format!("/v1/me/sessions/{}", other.session), &stale.access).await.status, 204, "freshness is the session's, not the token's");
+        let path = format!("/v1/me/sessions/{}", other.session);
+        assert_eq!(delete(app, &path, &stale.access).await.refusal(), "403 reauthentication_required", "who copied a token from before has proven nothing");
+        assert_eq!(app.get_as("/v1/me", &stale.access).await.status, 200, "though it stays valid");
+        assert_eq!(delete(app, &path, &fresh.str("/access_token")).await.status, 204);
         app.clock.advance(10 * MINUTE + Duration::from_micros(1));
         let later = Person::of(&app.refresh(&fresh.str("/refresh_token")).await);
         assert_eq!(delete(app, "/v1/me/sessions", &later.access).await.refusal(), "403 reauthentication_required");
@@ -162,6 +165,121 @@ both! {
         assert_eq!(delete(app, "/v1/me/sessions", &back.access).await.refusal(), "403 reauthentication_required", "as it was before");
         assert_eq!(app.refresh(&lost).await.str("/reason"), "refresh_token_reused", "two who hold tokens of one session are noticed");
         app.mail(&ada.email, "refresh_token_reused", 1).await;
+    }
+}
+
+both! {
+    async fn two_who_act_at_the_same_time_raise_no_alarm(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        app.clock.advance(5 * MINUTE);
+        // One tab refreshes, another one proves who they are, and the first one's request is repeated.
+        let next = app.refresh(&ada.refresh).await.str("/refresh_token");
+        let one = reauthenticate(app, &ada.access, PASSWORD).await;
+        app.clock.advance(Duration::from_secs(20));
+        let two = reauthenticate(app, &ada.access, PASSWORD).await;
+        assert_eq!(one.str("/refresh_token"), two.str("/refresh_token"), "twice at the same time is once");
+        for late in [&ada.refresh, &next] {
+            assert_eq!(app.refresh(late).await.refusal(), "503 dependency_unavailable");
+        }
+        app.clock.advance(Duration::from_secs(11));
+        let three = reauthenticate(app, &ada.access, PASSWORD).await;
+        assert_ne!(two.str("/refresh_token"), three.str("/refresh_token"));
+        assert_eq!(app.refresh(&ada.refresh).await.status, 503, "what was before stays what was before");
+        app.clock.advance(Duration::from_secs(31));
+        assert_eq!(app.refresh(&ada.refresh).await.status, 200, "none of the answers arrived: nobody is signed out");
+        assert_eq!(app.count("SELECT COUNT(*) FROM ended_sessions").await, 0);
+    }
+}
+
+both! {
+    async fn a_cookie_that_is_used_confirms_itself(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let login = json!({ "email": ada.email, "password": PASSWORD, "transport": "cookie" });
+        let value = |answer: &Answer| cookies(answer)[0].split(';').next().unwrap().to_owned();
+        let first = value(&app.post("/v1/auth/login", login).await);
+        let refresh = |cookie: String| app.send(app.request(Method::POST, "/v1/auth/refresh").header("cookie", cookie).header("sec-fetch-site", "same-origin"));
+        let second = value(&refresh(first.clone()).await);
+        app.clock.advance(MINUTE);
+        let get = |cookie: String| app.send(app.request(Method::GET, "/v1/me").header("cookie", cookie));
+        // Another application of the site writes what it likes into its own cookies.
+        assert_eq!(get(format!("theme=caf\u{e9}; {second}")).await.status, 200);
+        let replayed = refresh(first).await;
+        assert_eq!((replayed.refusal().as_str(), replayed.str("/reason").as_str()), ("401 session_ended", "refresh_token_reused"), "the one after it was in use");
+        app.mail(&ada.email, "refresh_token_reused", 1).await;
+    }
+}
+
+both! {
+    async fn proving_it_again_with_the_cookie_answers_with_the_cookie(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let login = json!({ "email": ada.email, "password": PASSWORD, "transport": "cookie" });
+        let value = |answer: &Answer| cookies(answer)[0].split(';').next().unwrap().to_owned();
+        let first = value(&app.post("/v1/auth/login", login).await);
+        let again = app.request(Method::POST, "/v1/me/reauthenticate").header("cookie", &first).header("sec-fetch-site", "same-origin");
+        let again = app.send(again.json(&json!({ "password": PASSWORD }))).await;
+        assert!(again.status == 200 && again.json.get("refresh_token").is_none(), "{}", again.text);
+        let me = app.request(Method::GET, "/v1/me").header("cookie", value(&again));
+        assert_eq!(app.send(me).await.status, 200);
+        assert_eq!(app.send(app.request(Method::GET, "/v1/me").header("cookie", first)).await.refusal(), "401 token_expired");
+    }
+}
+
+both! {
+    async fn whoever_is_put_out_is_out_of_all_of_it(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let login = json!({ "email": ada.email, "password": PASSWORD, "device_name": "see https://evil.example/now" });
+        let first = login_with(app, login, FIREFOX).await;
+        let mail = app.mail(&ada.email, "new_device", 1).await;
+        assert!(mail.text.contains("see https   evil example now") && mail.links.len() == 1, "{}", mail.text);
+        // A second session on the same device is no news to anybody.
+        let device = first.str("/device_token");
+        let known = json!({ "email": ada.email, "password": PASSWORD, "device_token": device });
+        let second = Person::of(&login_with(app, known.clone(), FIREFOX).await);
+        let (tab, _) = Tab::open(app, &mail.links[0]).await;
+        assert!(tab.press(app).await.text.contains("whoever signed in knew it"));
+        for thief in [&Person::of(&first), &second] {
+            assert_eq!(ended(app, &thief.access).await, "revoked_by_user");
+        }
+        // Even with a session that is left somewhere, a disowned password sets no other.
+        let change = json!({ "current_password": PASSWORD, "new_password": "the thief's own long password" });
+        assert_eq!(send_as(app, Method::PUT, "/v1/me/password", &ada.access, change).await.refusal(), "401 invalid_credentials");
+        let way_back = app.mail(&ada.email, "password_reset", 1).await;
+        assert_eq!(reset(app, by_link(&way_back, "another purple lantern drifts")).await.status, 200);
+        app.quiet().await;
+        let told = mails(app, &ada.email, "new_device");
+        let known = json!({ "email": ada.email, "password": "another purple lantern drifts", "device_token": device });
+        assert_eq!(login_with(app, known, FIREFOX).await.status, 200);
+        app.mail(&ada.email, "new_device", told + 1).await;
+    }
+}
+
+both! {
+    async fn who_was_away_for_years_is_told_of_a_device_too(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        app.quiet().await;
+        app.clock.advance(401 * DAY);
+        app.until("the device is forgotten", || async { app.count("SELECT COUNT(*) FROM devices").await == 0 }).await;
+        assert_eq!(app.login(&ada.email, PASSWORD).await.status, 200);
+        app.mail(&ada.email, "new_device", 1).await;
+    }
+}
+
+both! {
+    async fn many_sessions_end_as_fast_as_one(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let copy = |n: i64| match app.engine {
+            Engine::Sqlite => format!("WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {n}) INSERT INTO sessions (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address) SELECT randomblob(16), s.user_id, s.created_at, s.authenticated_at, s.expires_at, s.aal, s.amr, s.device_id, '', '' FROM n, sessions s"),
+            Engine::Postgres => format!("INSERT INTO sessions (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address) SELECT decode(md5(n::text), 'hex'), s.user_id, s.created_at, s.authenticated_at, s.expires_at, s.aal, s.amr, s.device_id, '', '' FROM generate_series(1, {n}) n, sessions s"),
+        };
+        app.sql(&copy(5_000)).await;
+        app.app.db.observe();
+        assert_eq!(delete(app, "/v1/me/sessions", &ada.access).await.status, 204);
+        let work = app.app.db.observed().into_iter().find(|work| work.contains(&"END_OTHERS")).unwrap();
+        assert!(work.len() < 10, "one statement for all of them: {work:?}");
+        assert_eq!(app.count("SELECT COUNT(*) FROM ended_sessions WHERE reason = 'revoked_by_user'").await, 5_000);
+        assert_eq!(app.count("SELECT COUNT(*) FROM sessions").await, 1);
+        let history = app.get_as("/v1/me/activity?limit=1", &ada.access).await;
+        assert_eq!(history.json["items"][0]["details"], json!({ "count": 5_000, "reason": "revoked_by_user" }));
     }
 }
 
