@@ -310,7 +310,9 @@ both! {
         let (issuer, claims) = (&forge.claims["iss"], &forge.claims);
         for (name, values) in [
             ("exp", vec![json!("1795430600"), json!(null), json!(-1), json!(0), json!(1_795_430_600.5), json!(1e300), json!(u64::MAX), json!(true), json!([1_795_430_600]), json!({})]),
-            ("iat", vec![json!("1795430000"), json!(null), json!([])]),
+            // A day is longer than any token of ours lives, and so is one that began long ago.
+            ("exp", vec![json!(claims["iat"].as_i64().unwrap() + 86_400), json!(4_000_000_000_i64)]),
+            ("iat", vec![json!(claims["iat"].as_i64().unwrap() - 86_400), json!("1795430000"), json!(null), json!([])]),
             ("iss", vec![json!("https://evil.example"), json!(format!("{}/", issuer.as_str().unwrap())), json!([issuer]), json!(null), json!(""), json!(1), json!({})]),
             ("aud", vec![json!("https://evil.example"), json!([claims["aud"], "https://evil.example"]), json!(["https://evil.example"]), json!([]), json!(null), json!(""), json!("*")]),
             ("sub", vec![json!(bob.id), json!(null), json!(""), json!(1), json!("admin"), json!([claims["sub"]]), json!(ada.session), json!(ada.id.to_uppercase())]),

@@ -215,12 +215,20 @@ both! {
         let login = json!({ "email": ada.email, "password": PASSWORD, "transport": "cookie" });
         let value = |answer: &Answer| cookies(answer)[0].split(';').next().unwrap().to_owned();
         let first = value(&app.post("/v1/auth/login", login).await);
+        let old = first.clone();
         let again = app.request(Method::POST, "/v1/me/reauthenticate").header("cookie", &first).header("sec-fetch-site", "same-origin");
         let again = app.send(again.json(&json!({ "password": PASSWORD }))).await;
         assert!(again.status == 200 && again.json.get("refresh_token").is_none(), "{}", again.text);
         let me = app.request(Method::GET, "/v1/me").header("cookie", value(&again));
         assert_eq!(app.send(me).await.status, 200);
         assert_eq!(app.send(app.request(Method::GET, "/v1/me").header("cookie", first)).await.refusal(), "401 token_expired");
+        // Once the new one was used, the old one is nobody's way back.
+        app.clock.advance(MINUTE);
+        let me = app.request(Method::GET, "/v1/me").header("cookie", value(&again));
+        assert_eq!(app.send(me).await.status, 200);
+        let old = app.request(Method::POST, "/v1/auth/refresh").header("cookie", old).header("sec-fetch-site", "same-origin");
+        assert_eq!(app.send(old).await.str("/reason"), "refresh_token_reused");
+        app.mail(&ada.email, "refresh_token_reused", 1).await;
     }
 }
 
