@@ -23,6 +23,8 @@ pub(super) const NOTICE: Duration = Duration::from_secs(72 * 3600);
 /// How long the link in the mail about a new device works (`api.md`, lifetimes).
 const NOT_ME: Duration = Duration::from_secs(24 * 3600);
 
+/// Whoever proved their address so short a time ago knows that they sign in.
+const JUST_NOW: Duration = Duration::from_secs(60);
 /// More ends at once than this are one event in the trail.
 const TOLD_ONE_BY_ONE: usize = 50;
 /// A device that was not seen for so long is a stranger again.
@@ -178,7 +180,7 @@ fn tell_of_new_device(
 ) -> db::Result<()> {
     let (user, device_name) = (with.user, &with.visit.device_name);
     let (now, token) = (app.clock.now(), devices::notice(&app.chance));
-    if tx.opt::<(Timestamp,)>(&store::IS_NEWS, params![user, device, now])?.is_none() {
+    if tx.opt::<(Timestamp,)>(&store::IS_NEWS, params![user, device, now - JUST_NOW])?.is_none() {
         return Ok(());
     }
     let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![user])? else { return Ok(()) };

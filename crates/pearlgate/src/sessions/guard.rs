@@ -13,7 +13,7 @@ use super::access_tokens::TokenRefusal;
 use super::flow::end;
 use super::http::COOKIE;
 use super::model::{EndReason, REPEATABLE, SessionRow};
-use super::store::{self, Inspected, SessionUser};
+use super::store::{self, ByToken, Inspected, SessionUser};
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
@@ -115,13 +115,13 @@ async fn by_cookie(
     let token = Secret::new(text.to_owned());
     let session = app.refresh_key.read(&token).ok_or_else(unknown)?;
     let (now, digest) = (app.clock.now(), token.digest());
-    let found: Option<SessionUser> = app
+    let found: Option<ByToken> = app
         .db
         .read_one(move |tx| tx.opt(&store::LOAD_BY_TOKEN, params![session, now, digest, now - REPEATABLE]))
         .await
         .map_err(|e| e.to_problem())?;
-    if let Some(row) = found {
-        if app.seen.note(session, now) {
+    if let Some(ByToken(row, unconfirmed)) = found {
+        if unconfirmed {
             confirm(app, session, digest).await?;
         }
         return Ok(Current { row, proven_at: None });
@@ -134,8 +134,8 @@ async fn by_cookie(
     Err(errors::session_ended(&reason(app, session, from).await?))
 }
 
-/// The cookie was used: what it replaced leads nowhere any more, as if it had been shown for a refresh. Looked at once
-/// a minute, and not while a repeated refresh still gives the same.
+/// The cookie was used: what it replaced leads nowhere any more, as if it had been shown for a refresh. One
+/// write for each token, and not while a repeated refresh still gives the same.
 async fn confirm(app: &App, session: Id<SessionRow>, digest: Digest) -> Result<(), Problem> {
     let settled = app.clock.now() - REPEATABLE;
     let confirmed =

@@ -26,14 +26,15 @@ const BATCH: usize = 500;
 pub struct Seen([Mutex<HashMap<[u8; 16], i64>>; PARTS]);
 
 impl Seen {
-    /// A session's token was good just now. True when that is news since the last batch.
-    pub(super) fn note(&self, session: Id<SessionRow>, now: Timestamp) -> bool {
+    /// A session's token was good just now.
+    pub(super) fn note(&self, session: Id<SessionRow>, now: Timestamp) {
         let id = *session.as_bytes();
         // The last byte of an id is random.
-        let Some(part) = self.0.get(usize::from(id[15]) % PARTS) else { return true };
+        let Some(part) = self.0.get(usize::from(id[15]) % PARTS) else { return };
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = part.len() < MOST || part.contains_key(&id);
-        !room || part.insert(id, now.micros()).is_none()
+        if part.len() < MOST || part.contains_key(&id) {
+            part.insert(id, now.micros());
+        }
     }
 
     fn take(&self) -> Vec<([u8; 16], i64)> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foundation::db::{Statement, Tx};
+use foundation::db::{FromRow, Row, Statement, Tx};
 use foundation::kernel::{Digest, Id, Timestamp};
 use foundation::{params, record, statements};
 
@@ -44,7 +44,9 @@ statements! {
     LOAD_BY_TOKEN = "SELECT u.id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
-            s.idle, s.aal, s.amr, s.device_id, s.device_name
+            s.idle, s.aal, s.amr, s.device_id, s.device_name,
+            CAST(CASE WHEN r.current_digest = $3 AND r.previous_digest <> r.current_digest AND r.rotated_at < $4
+                THEN 1 ELSE 0 END AS BIGINT)
         FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN users u ON u.id = s.user_id
             JOIN user_emails e ON e.user_id = s.user_id
         WHERE r.session_id = $1 AND s.expires_at > $2 AND r.expires_at > $2
@@ -209,6 +211,35 @@ record! {
         pub device_id: Id<DeviceRow>,
         /// Its name.
         pub device_name: String,
+    }
+}
+
+/// A session whose cookie was shown, and whether that is news: nothing has confirmed its token yet.
+#[derive(Debug)]
+pub(super) struct ByToken(pub(super) SessionUser, pub(super) bool);
+
+impl FromRow for ByToken {
+    fn from_row(row: &Row<'_>) -> foundation::db::Result<Self> {
+        row.expect_width(17)?;
+        let session = SessionUser {
+            user_id: row.get(0)?,
+            address: row.get(1)?,
+            verified: row.get(2)?,
+            display_name: row.get(3)?,
+            locale: row.get(4)?,
+            metadata: row.get(5)?,
+            user_created_at: row.get(6)?,
+            session_id: row.get(7)?,
+            created_at: row.get(8)?,
+            authenticated_at: row.get(9)?,
+            expires_at: row.get(10)?,
+            idle: row.get(11)?,
+            aal: row.get(12)?,
+            amr: row.get(13)?,
+            device_id: row.get(14)?,
+            device_name: row.get(15)?,
+        };
+        Ok(Self(session, row.get(16)?))
     }
 }
 

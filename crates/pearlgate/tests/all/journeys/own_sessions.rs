@@ -339,6 +339,7 @@ both! {
         assert_eq!((gone.refusal().as_str(), gone.str("/reason").as_str()), ("401 session_ended", "logged_out"));
 
         let left = cookies(&other)[0].split(';').next().unwrap().to_owned();
+        app.quiet().await;
         app.clock.advance(31 * DAY);
         assert_eq!(get(left).await.str("/reason"), "idle");
     }

@@ -105,6 +105,25 @@ async fn an_operators_commands_reach_a_server_that_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_just_registered_is_told_of_no_new_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dev(dir.path()).start().await;
+    for number in 0..5 {
+        server.api.dev_person(&format!("p{number}@example.com")).await;
+    }
+    // What was to be sent before this has been sent.
+    server.api.login("p4@example.com").await;
+    let told = || async {
+        let messages = server.api.get("/dev/v1/messages?kind=new_device").await;
+        Some(messages).filter(|messages| !messages.json["items"].as_array().unwrap().is_empty())
+    };
+    let told = until("the second device is told of", PATIENCE, told).await;
+    assert_eq!(told.json["items"].as_array().unwrap().len(), 1, "{}", told.text);
+    assert_eq!(told.str("/items/0/to"), "p4@example.com");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_master_key_costs_sessions_and_no_account() {
     use data_encoding::BASE64;
     let dir = tempfile::tempdir().unwrap();
