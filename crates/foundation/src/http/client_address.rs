@@ -13,6 +13,14 @@ pub struct Proxies(Vec<IpNet>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
+impl ClientAddress {
+    /// The network that limits count by: an IPv4 address, or the 64 bits of IPv6 that one customer has at least.
+    pub fn network(&self) -> IpNet {
+        let bits = if self.0.is_ipv4() { 32 } else { 64 };
+        IpNet::new(self.0, bits).map_or(IpNet::from(self.0), |net| net.trunc())
+    }
+}
+
 impl std::fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

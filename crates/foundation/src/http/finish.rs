@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::kernel::{Clock, Entity, Entropy, Id, Problem};
 
@@ -74,11 +74,14 @@ pub async fn finish(State(state): State<Finish>, mut request: Request, next: Nex
     };
     let failed = response.status().is_client_error() || response.status().is_server_error();
     let problem = response.extensions_mut().remove::<Arc<Problem>>();
-    // What says who may read the answer stays when the answer becomes a document.
+    // What says who may read the answer, and how often, stays when the answer becomes a document.
     let sharing: Vec<(HeaderName, HeaderValue)> = response
         .headers()
         .iter()
-        .filter(|(name, _)| **name == header::VARY || name.as_str().starts_with("access-control-"))
+        .filter(|(name, _)| {
+            let name = name.as_str();
+            name == "vary" || name.starts_with("access-control-") || name.starts_with("ratelimit")
+        })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if let Some(problem) = problem {
@@ -157,12 +160,7 @@ fn document(state: &Finish, problem: &Problem, id: &RequestId, request: &HeaderM
             if let Some(seconds) = problem.retry_after {
                 members.insert("retry_after".into(), seconds.into());
             }
-            members.extend(
-                problem
-                    .members
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), Value::String(value.clone()))),
-            );
+            members.extend(problem.members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         }
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         (kind, body.to_string()).into_response()
@@ -171,6 +169,11 @@ fn document(state: &Finish, problem: &Problem, id: &RequestId, request: &HeaderM
         StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(seconds) = problem.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    for (name, value) in &problem.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(*name, value);
+        }
     }
     if problem.status == 401 {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -36,7 +36,9 @@ pub struct Problem {
     /// Seconds after which trying again makes sense; goes into `Retry-After` too.
     pub retry_after: Option<u64>,
     /// Further members of the document, such as `reason`.
-    pub members: Vec<(&'static str, String)>,
+    pub members: Vec<(&'static str, serde_json::Value)>,
+    /// Further headers of the answer.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Problem {
@@ -50,6 +52,7 @@ impl Problem {
             fields: Vec::new(),
             retry_after: None,
             members: Vec::new(),
+            headers: Vec::new(),
         }
     }
 
@@ -69,8 +72,15 @@ impl Problem {
 
     /// Adds a member of our own to the document.
     #[must_use]
-    pub fn member(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn member(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
         self.members.push((name, value.into()));
+        self
+    }
+
+    /// Adds headers to the answer.
+    #[must_use]
+    pub fn headers(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.headers.extend(headers);
         self
     }
 

@@ -92,7 +92,8 @@ impl Postman {
         queue: Queue,
         chance: Entropy,
     ) -> Self {
-        let settings = Settings { name: "mail.primary".into(), timeout: BUDGET, degraded: DEGRADED };
+        let settings =
+            Settings { name: "mail.primary".into(), timeout: BUDGET, degraded: DEGRADED, patience: None };
         let primary = Provider { dependency: dependencies.add(settings), transport };
         Self { primary, renderer, sealer, queue, chance }
     }

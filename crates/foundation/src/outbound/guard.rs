@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::breaker::{Breaker, Patience};
 use super::faults::{Fault, Switch};
 use crate::kernel::{Clock, Timestamp};
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// What people notice while it is away; shown to operators.
     pub degraded: &'static str,
+    /// When it is left alone for a while; none where every call is worth its wait.
+    pub patience: Option<Patience>,
 }
 
 /// Why a call gave nothing.
@@ -67,6 +70,7 @@ struct Inner {
     clock: Clock,
     switch: Switch,
     seen: Mutex<Seen>,
+    breaker: Mutex<Breaker>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,7 @@ impl Dependency {
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let started = Clock::stopwatch();
         let name = &self.0.settings.name;
+        let mut asked = self.admitted()?;
         let outcome = tokio::time::timeout(self.0.settings.timeout, self.faulty(call))
             .await
             .unwrap_or_else(|_| Err(CallError::Timeout(name.clone())));
@@ -95,8 +100,22 @@ impl Dependency {
             .increment(1);
         metrics::histogram!("outbound_seconds", "dependency" => name.clone())
             .record(started.elapsed().as_secs_f64());
+        asked.went(!matches!(outcome, Err(CallError::Timeout(_) | CallError::Away(_))));
         self.remember(outcome.as_ref().err());
         outcome
+    }
+
+    fn admitted(&self) -> Result<Asked<'_>, CallError> {
+        let mut asked = Asked { inner: &self.0, answered: false };
+        if asked.with(|breaker, patience, now| breaker.admits(patience, now)).unwrap_or(true) {
+            return Ok(asked);
+        }
+        let name = &self.0.settings.name;
+        metrics::counter!("outbound_calls_total", "dependency" => name.clone(), "outcome" => "spared")
+            .increment(1);
+        // It was not asked: another call's try goes on.
+        asked.answered = true;
+        Err(CallError::Away(format!("{name} is left alone for a moment")))
     }
 
     async fn faulty<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
@@ -145,6 +164,33 @@ impl Dependency {
     }
 }
 
+/// A call that a breaker let through; one that is dropped before its answer leaves the breaker as it was.
+struct Asked<'d> {
+    inner: &'d Inner,
+    answered: bool,
+}
+
+impl Asked<'_> {
+    fn with<T>(&self, f: impl FnOnce(&mut Breaker, &Patience, Timestamp) -> T) -> Option<T> {
+        let patience = self.inner.settings.patience.as_ref()?;
+        let mut breaker = self.inner.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(f(&mut breaker, patience, self.inner.clock.now()))
+    }
+
+    fn went(&mut self, well: bool) {
+        self.answered = true;
+        self.with(|breaker, patience, now| breaker.went(well, patience, now));
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.with(|breaker, _, _| breaker.abandoned());
+        }
+    }
+}
+
 /// Every dependency of this process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dependencies {
@@ -161,8 +207,13 @@ impl Dependencies {
     /// Adds one and gives the handle through which it is called.
     pub fn add(&self, settings: Settings) -> Dependency {
         let seen = Seen { up: None, since: self.clock.now(), last_error: String::new() };
-        let inner =
-            Inner { settings, clock: self.clock.clone(), switch: Switch::default(), seen: Mutex::new(seen) };
+        let inner = Inner {
+            settings,
+            clock: self.clock.clone(),
+            switch: Switch::default(),
+            seen: Mutex::new(seen),
+            breaker: Mutex::default(),
+        };
         let dependency = Dependency(Arc::new(inner));
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push(dependency.clone());
         dependency
@@ -190,7 +241,12 @@ mod tests {
 
     fn dependency(timeout: Duration) -> (Dependencies, Dependency) {
         let all = Dependencies::new(Clock::manual(Timestamp::from_micros(7)));
-        let one = all.add(Settings { name: "mail.primary".into(), timeout, degraded: "mail is late" });
+        let one = all.add(Settings {
+            name: "mail.primary".into(),
+            timeout,
+            degraded: "mail is late",
+            patience: None,
+        });
         (all, one)
     }
 

@@ -109,7 +109,12 @@ mod tests {
     fn client(cap: usize) -> HttpClient {
         let all = Dependencies::new(Clock::System);
         let timeout = Duration::from_millis(300);
-        HttpClient::new(all.add(Settings { name: "t".into(), timeout, degraded: "" }), None, cap).unwrap()
+        HttpClient::new(
+            all.add(Settings { name: "t".into(), timeout, degraded: "", patience: None }),
+            None,
+            cap,
+        )
+        .unwrap()
     }
 
     #[tokio::test]

@@ -52,7 +52,8 @@ impl Breaches {
     /// # Errors
     /// In words, when the filter file cannot be read.
     pub fn new(settings: &Settings, dependencies: &Dependencies) -> Result<Self, String> {
-        let guard = |timeout: Duration| Guard { name: NAME.into(), timeout, degraded: DEGRADED };
+        let guard =
+            |timeout: Duration| Guard { name: NAME.into(), timeout, degraded: DEGRADED, patience: None };
         let service = match &settings.breach_service {
             BreachService::Off => None,
             BreachService::Pretend => {
