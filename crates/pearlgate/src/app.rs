@@ -8,6 +8,7 @@ use foundation::db::{self, Db, Migration, Tx};
 use foundation::http::{ClientAddress, Idempotency};
 use foundation::jobs::Queue;
 use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKeys, MasterKeys, Sealer};
+use foundation::limits::Limits;
 use foundation::mail::{Mailbox, Postman, Renderer, Smtp, Transport};
 use foundation::outbound::Dependencies;
 use foundation::telemetry::Metrics;
@@ -15,6 +16,8 @@ use minijinja::Environment;
 use tokio::sync::{Notify, watch};
 
 use crate::accounts::UserRow;
+use crate::limits;
+use crate::lockout::Turns;
 use crate::passwords::{Breaches, Cost, HashPool};
 use crate::sessions::{AccessTokens, KeyKeeper, Places, RefreshKey, Seen};
 use crate::settings::Settings;
@@ -30,7 +33,7 @@ macro_rules! migrations {
         }),+];
     };
 }
-migrations!("0001_people", "0002_operations", "0003_ways_back", "0004_sessions");
+migrations!("0001_people", "0002_operations", "0003_ways_back", "0004_sessions", "0005_limits");
 
 /// The server's parts. Cheap to clone.
 #[derive(Clone)]
@@ -48,6 +51,8 @@ pub struct Parts {
     pub trail: Trail,
     pub dependencies: Dependencies,
     pub mailbox: Option<Mailbox>,
+    pub limits: Limits,
+    pub turns: Turns,
     pub hashes: HashPool,
     pub breaches: Breaches,
     pub refresh_key: RefreshKey,
@@ -99,9 +104,12 @@ impl App {
         let renderer = Renderer::new(templates.clone());
         let postman =
             Postman::new(transport, &dependencies, renderer, sealer.clone(), queue.clone(), chance.clone());
+        let limits = limits::start(&settings, &dependencies, &db, master, clock.clone())?;
         let (memory, passes, lanes) = settings.hash_cost;
         let cost = Cost { memory, passes, lanes };
         Ok(Self(Arc::new(Parts {
+            limits,
+            turns: Turns::default(),
             hashes: HashPool::start(
                 cost,
                 settings.peppers.clone(),

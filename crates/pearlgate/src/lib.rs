@@ -9,6 +9,8 @@ pub mod cli;
 pub mod dev;
 pub mod email_change;
 pub mod errors;
+pub mod limits;
+pub mod lockout;
 pub mod magic_links;
 pub mod mailed;
 pub mod maintenance;
@@ -30,6 +32,7 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
     let ours = [
         accounts::STATEMENTS,
         email_change::STATEMENTS,
+        lockout::STATEMENTS,
         magic_links::STATEMENTS,
         mailed::STATEMENTS,
         passwords::STATEMENTS,
@@ -39,7 +42,11 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
         sign_in::STATEMENTS,
         transfer::STATEMENTS,
     ];
-    let foundations =
-        [foundation::jobs::STATEMENTS, foundation::audit::STATEMENTS, foundation::http::STATEMENTS];
+    let foundations = [
+        foundation::jobs::STATEMENTS,
+        foundation::audit::STATEMENTS,
+        foundation::http::STATEMENTS,
+        foundation::limits::STATEMENTS,
+    ];
     ours.into_iter().chain(foundations).flatten().copied().collect()
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use foundation::http::sweep as sweep_idempotency;
 use foundation::jobs::{Handlers, Job, JobError};
+use foundation::limits::sweep as sweep_limits;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::{magic_links, mailed, passwords, recovery, registration, sessions};
+use crate::{lockout, magic_links, mailed, passwords, recovery, registration, sessions};
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -23,7 +24,9 @@ impl Job for Sweep {
 pub fn handlers(app: &App) -> Handlers {
     let inner = app.clone();
     let mut handlers = app.postman.handle(Handlers::default());
-    for slice in [registration::handle, recovery::handle, magic_links::handle, sessions::handle] {
+    for slice in
+        [registration::handle, recovery::handle, magic_links::handle, sessions::handle, lockout::handle]
+    {
         handlers = slice(app, handlers);
     }
     handlers.on(move |_: Sweep| sweep(inner.clone())).recurring(&Sweep {}, EVERY)
@@ -37,7 +40,9 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let sessions = sessions::sweep(tx, &inner)?;
             let people = registration::sweep(tx, &inner)?;
             let secrets = mailed::sweep(tx, inner.clock.now())?;
-            Ok(sessions || people || secrets)
+            let guesses = lockout::sweep(tx, inner.clock.now())?;
+            let limits = sweep_limits(tx, inner.clock.now())?;
+            Ok(sessions || people || secrets || guesses || limits)
         });
         if !more.await? {
             passwords::learn_foreign(&app).await?;

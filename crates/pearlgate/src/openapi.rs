@@ -6,7 +6,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    accounts, email_change, magic_links, passwords, recovery, registration, server, sessions, sign_in,
+    accounts, email_change, lockout, magic_links, passwords, recovery, registration, server, sessions,
+    sign_in,
 };
 
 /// One refused field.
@@ -61,6 +62,7 @@ pub struct ProblemDocument {
         registration::http::register, registration::http::verify_email, registration::http::resend_verification,
         sign_in::http::login, magic_links::http::ask, magic_links::http::consume, sessions::http::refresh,
         sessions::http::logout, recovery::http::forgot_password, recovery::http::reset_password,
+        lockout::http::unlock,
         passwords::http::change_password, email_change::http::change_email, email_change::http::confirm_email,
         accounts::http::me, accounts::http::change_me, accounts::http::my_activity, sign_in::http::reauthenticate,
         sessions::http::my_sessions, sessions::http::end_my_session, sessions::http::end_my_other_sessions,

@@ -2,8 +2,8 @@
 //!
 //! `open`: anybody. `signed_in`: a good access token, or the cookie, of a living session. `internal`: the internal listener (in
 //! dev mode the public one too). `dev`: mounted in dev mode alone.
-//! Limits by account, address and network stand here too once there are any; until then the queue in front of the
-//! hashing pool is the only one.
+//! After the guard stand the route's limits. Those by network and for everybody are spent here, before anything is read;
+//! those by account, address and session where it is known whose it is.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,9 +24,13 @@ use foundation::kernel::{Clock, Problem};
 use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 use crate::app::App;
+use crate::limits::{
+    By, Limit, MAIL_NETWORK, PROOF_NETWORK, REAUTHENTICATION, REFRESH, REGISTRATION_NETWORK, SIGN_IN,
+    SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
+};
 use crate::{
-    accounts, dev, email_change, errors, magic_links, pages, passwords, recovery, registration, server,
-    sessions, sign_in,
+    accounts, dev, email_change, errors, limits, lockout, magic_links, pages, passwords, recovery,
+    registration, server, sessions, sign_in,
 };
 
 /// How long a browser may remember what an application on another origin may do.
@@ -54,6 +58,8 @@ pub struct Route {
     pub path: &'static str,
     /// Its guard.
     pub guard: Guard,
+    /// Its limits.
+    pub limits: &'static [Limit],
 }
 
 /// The routers of the two listeners and the list of what they hold.
@@ -74,66 +80,100 @@ pub fn doors(app: &App) -> Doors {
     use Method as M;
 
     // Getting in and out
-    map.add(M::POST, "/v1/auth/register", Open, post(registration::http::register));
-    map.add(M::POST, "/v1/auth/verify-email", Open, post(registration::http::verify_email));
-    map.add(M::POST, "/v1/auth/resend-verification", Open, post(registration::http::resend_verification));
-    map.add(M::POST, "/v1/auth/login", Open, post(sign_in::http::login));
-    map.add(M::POST, "/v1/auth/magic-link", Open, post(magic_links::http::ask));
-    map.add(M::POST, "/v1/auth/magic-link/consume", Open, post(magic_links::http::consume));
-    map.add(M::POST, "/v1/auth/forgot-password", Open, post(recovery::http::forgot_password));
-    map.add(M::POST, "/v1/auth/reset-password", Open, post(recovery::http::reset_password));
-    map.add(M::POST, "/v1/auth/refresh", Open, post(sessions::http::refresh));
-    map.add(M::POST, "/v1/auth/logout", Open, post(sessions::http::logout));
+    map.add(M::POST, "/v1/auth/register", Open, &[REGISTRATION_NETWORK], post(registration::http::register));
+    map.add(M::POST, "/v1/auth/verify-email", Open, &[PROOF_NETWORK], post(registration::http::verify_email));
+    map.add(
+        M::POST,
+        "/v1/auth/resend-verification",
+        Open,
+        &[MAIL_NETWORK],
+        post(registration::http::resend_verification),
+    );
+    map.add(
+        M::POST,
+        "/v1/auth/login",
+        Open,
+        &[SIGN_IN_NETWORK, SIGN_IN_EVERYBODY, SIGN_IN],
+        post(sign_in::http::login),
+    );
+    map.add(M::POST, "/v1/auth/magic-link", Open, &[MAIL_NETWORK], post(magic_links::http::ask));
+    map.add(M::POST, "/v1/auth/magic-link/consume", Open, &[PROOF_NETWORK], post(magic_links::http::consume));
+    map.add(
+        M::POST,
+        "/v1/auth/forgot-password",
+        Open,
+        &[MAIL_NETWORK],
+        post(recovery::http::forgot_password),
+    );
+    map.add(M::POST, "/v1/auth/reset-password", Open, &[PROOF_NETWORK], post(recovery::http::reset_password));
+    map.add(M::POST, "/v1/auth/unlock", Open, &[PROOF_NETWORK], post(lockout::http::unlock));
+    map.add(M::POST, "/v1/auth/refresh", Open, &[REFRESH], post(sessions::http::refresh));
+    map.add(M::POST, "/v1/auth/logout", Open, &[], post(sessions::http::logout));
 
     // One's own account
-    map.add(M::GET, "/v1/me", SignedIn, get(accounts::http::me));
-    map.add(M::PATCH, "/v1/me", SignedIn, patch(accounts::http::change_me));
-    map.add(M::PUT, "/v1/me/password", SignedIn, put(passwords::http::change_password));
-    map.add(M::POST, "/v1/me/email", SignedIn, post(email_change::http::change_email));
-    map.add(M::POST, "/v1/me/email/confirm", SignedIn, post(email_change::http::confirm_email));
-    map.add(M::GET, "/v1/me/activity", SignedIn, get(accounts::http::my_activity));
-    map.add(M::POST, "/v1/me/reauthenticate", SignedIn, post(sign_in::http::reauthenticate));
-    map.add(M::GET, "/v1/me/sessions", SignedIn, get(sessions::http::my_sessions));
-    map.add(M::DELETE, "/v1/me/sessions", SignedIn, delete(sessions::http::end_my_other_sessions));
-    map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, delete(sessions::http::end_my_session));
+    map.add(M::GET, "/v1/me", SignedIn, &[], get(accounts::http::me));
+    map.add(M::PATCH, "/v1/me", SignedIn, &[], patch(accounts::http::change_me));
+    map.add(M::PUT, "/v1/me/password", SignedIn, &[REAUTHENTICATION], put(passwords::http::change_password));
+    map.add(M::POST, "/v1/me/email", SignedIn, &[MAIL_NETWORK], post(email_change::http::change_email));
+    map.add(
+        M::POST,
+        "/v1/me/email/confirm",
+        SignedIn,
+        &[PROOF_NETWORK],
+        post(email_change::http::confirm_email),
+    );
+    map.add(M::GET, "/v1/me/activity", SignedIn, &[], get(accounts::http::my_activity));
+    map.add(
+        M::POST,
+        "/v1/me/reauthenticate",
+        SignedIn,
+        &[REAUTHENTICATION],
+        post(sign_in::http::reauthenticate),
+    );
+    map.add(M::GET, "/v1/me/sessions", SignedIn, &[], get(sessions::http::my_sessions));
+    map.add(M::DELETE, "/v1/me/sessions", SignedIn, &[], delete(sessions::http::end_my_other_sessions));
+    map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, &[], delete(sessions::http::end_my_session));
 
     // For services that trust our tokens
-    map.add(M::GET, "/v1/revocations", Internal, get(sessions::http::revocations));
-    map.add(M::POST, "/v1/introspect", Internal, post(sessions::http::introspect));
+    map.add(M::GET, "/v1/revocations", Internal, &[], get(sessions::http::revocations));
+    map.add(M::POST, "/v1/introspect", Internal, &[], post(sessions::http::introspect));
 
     // Pages behind links in mails
-    map.add(M::GET, "/verify-email", Open, get(registration::pages::show));
-    map.add(M::POST, "/verify-email", Open, post(registration::pages::submit));
-    map.add(M::GET, "/reset-password", Open, get(recovery::pages::show_reset));
-    map.add(M::POST, "/reset-password", Open, post(recovery::pages::submit_reset));
-    map.add(M::GET, "/magic-link", Open, get(magic_links::pages::show));
-    map.add(M::POST, "/magic-link", Open, post(magic_links::pages::submit));
-    map.add(M::GET, "/email-change", Open, get(email_change::pages::show));
-    map.add(M::POST, "/email-change", Open, post(email_change::pages::submit));
-    map.add(M::GET, "/not-me", Open, get(recovery::pages::show_not_me));
-    map.add(M::POST, "/not-me", Open, post(recovery::pages::submit_not_me));
+    map.add(M::GET, "/verify-email", Open, &[], get(registration::pages::show));
+    map.add(M::POST, "/verify-email", Open, &[PROOF_NETWORK], post(registration::pages::submit));
+    map.add(M::GET, "/reset-password", Open, &[], get(recovery::pages::show_reset));
+    map.add(M::POST, "/reset-password", Open, &[PROOF_NETWORK], post(recovery::pages::submit_reset));
+    map.add(M::GET, "/magic-link", Open, &[], get(magic_links::pages::show));
+    map.add(M::POST, "/magic-link", Open, &[PROOF_NETWORK], post(magic_links::pages::submit));
+    map.add(M::GET, "/email-change", Open, &[], get(email_change::pages::show));
+    map.add(M::POST, "/email-change", Open, &[PROOF_NETWORK], post(email_change::pages::submit));
+    map.add(M::GET, "/not-me", Open, &[], get(recovery::pages::show_not_me));
+    map.add(M::POST, "/not-me", Open, &[PROOF_NETWORK], post(recovery::pages::submit_not_me));
+
+    map.add(M::GET, "/unlock", Open, &[], get(lockout::pages::show));
+    map.add(M::POST, "/unlock", Open, &[PROOF_NETWORK], post(lockout::pages::submit));
 
     // The server's own
-    map.add(M::GET, "/.well-known/jwks.json", Open, get(sessions::http::jwks));
-    map.add(M::GET, "/.well-known/openid-configuration", Open, get(server::http::openid_configuration));
-    map.add(M::GET, "/health/live", Open, get(server::http::live));
-    map.add(M::GET, "/health/ready", Open, get(server::http::ready));
-    map.add(M::GET, "/health/dependencies", Internal, get(server::http::dependencies));
-    map.add(M::GET, "/metrics", Internal, get(server::http::metrics));
-    map.add(M::GET, "/errors", Open, get(server::pages::error_index));
-    map.add(M::GET, "/errors/{code}", Open, get(server::pages::error_code));
-    map.add(M::GET, "/openapi.json", Open, get(server::http::openapi));
+    map.add(M::GET, "/.well-known/jwks.json", Open, &[], get(sessions::http::jwks));
+    map.add(M::GET, "/.well-known/openid-configuration", Open, &[], get(server::http::openid_configuration));
+    map.add(M::GET, "/health/live", Open, &[], get(server::http::live));
+    map.add(M::GET, "/health/ready", Open, &[], get(server::http::ready));
+    map.add(M::GET, "/health/dependencies", Internal, &[], get(server::http::dependencies));
+    map.add(M::GET, "/metrics", Internal, &[], get(server::http::metrics));
+    map.add(M::GET, "/errors", Open, &[], get(server::pages::error_index));
+    map.add(M::GET, "/errors/{code}", Open, &[], get(server::pages::error_code));
+    map.add(M::GET, "/openapi.json", Open, &[], get(server::http::openapi));
     if app.settings.docs {
-        map.add(M::GET, "/docs", Open, get(server::pages::docs));
+        map.add(M::GET, "/docs", Open, &[], get(server::pages::docs));
     }
 
     // Dev mode
     if app.settings.dev {
-        map.add(M::GET, "/", Dev, get(dev::http::start));
-        map.add(M::GET, "/dev/mailbox", Dev, get(dev::http::mailbox));
-        map.add(M::GET, "/dev/v1/messages", Dev, get(dev::http::messages));
-        map.add(M::POST, "/dev/v1/clock", Dev, post(dev::http::clock));
-        map.add(M::PUT, "/dev/v1/faults/{dependency}", Dev, put(dev::http::fault));
+        map.add(M::GET, "/", Dev, &[], get(dev::http::start));
+        map.add(M::GET, "/dev/mailbox", Dev, &[], get(dev::http::mailbox));
+        map.add(M::GET, "/dev/v1/messages", Dev, &[], get(dev::http::messages));
+        map.add(M::POST, "/dev/v1/clock", Dev, &[], post(dev::http::clock));
+        map.add(M::PUT, "/dev/v1/faults/{dependency}", Dev, &[], put(dev::http::fault));
     }
     map.finish()
 }
@@ -146,13 +186,26 @@ struct Map {
 }
 
 impl Map {
-    fn add(&mut self, method: Method, path: &'static str, guard: Guard, handler: MethodRouter<App>) {
-        self.routes.push(Route { method, path, guard });
+    fn add(
+        &mut self,
+        method: Method,
+        path: &'static str,
+        guard: Guard,
+        limits: &'static [Limit],
+        handler: MethodRouter<App>,
+    ) {
+        self.routes.push(Route { method, path, guard, limits });
         let handler = match guard {
             Guard::SignedIn => {
                 handler.layer(middleware::from_fn_with_state(self.app.clone(), sessions::require))
             }
             Guard::Open | Guard::Internal | Guard::Dev => handler,
+        };
+        // Outside the guard: whoever is over a limit costs nobody a look into the database.
+        let handler = if limits.iter().any(|limit| limit.by.is_shared()) {
+            handler.layer(middleware::from_fn_with_state((self.app.clone(), limits), limited))
+        } else {
+            handler
         };
         let on_public = guard != Guard::Internal || self.app.settings.dev;
         if guard == Guard::Internal || path.starts_with("/health/") {
@@ -196,7 +249,12 @@ fn shared_with(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
         ])
-        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("x-request-id")])
+        .expose_headers([
+            header::RETRY_AFTER,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+            HeaderName::from_static("x-request-id"),
+        ])
         .max_age(PREFLIGHT)
 }
 
@@ -245,6 +303,42 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     let status = response.status().as_u16().to_string();
     metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method, "status" => status).increment(1);
     metrics::histogram!("http_request_seconds", "route" => route).record(started.elapsed().as_secs_f64());
+    response
+}
+
+/// Spends what a request costs its network and everybody, before anything else is done for it. The answer says how its
+/// network stands.
+async fn limited(
+    State((app, limits)): State<(App, &'static [Limit])>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(client) = request.extensions().get::<ClientAddress>().copied() else {
+        return Problem::internal().into_response();
+    };
+    let network = client.network().to_string();
+    let mut stands = None;
+    for limit in limits {
+        let subject = match limit.by {
+            By::Network => network.as_bytes(),
+            By::Everybody => b"everybody",
+            By::Account | By::Session => continue,
+        };
+        match app.limits.take(limit.name, subject).await {
+            Ok(Some(taken)) if taken.refused() => return limits::too_many(&taken).into_response(),
+            Ok(taken) => stands = stands.or(taken),
+            // Nothing is known, so nothing goes on.
+            Err(error) => return error.to_problem().into_response(),
+        }
+    }
+    let mut response = next.run(request).await;
+    if let Some(taken) = stands {
+        for (name, value) in taken.headers() {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().entry(name).or_insert(value);
+            }
+        }
+    }
     response
 }
 

@@ -1,6 +1,8 @@
 //! The settings as types, checked: what contradicts itself is refused at start with the key, the place and the
 //! remedy.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use foundation::kernel::{MasterKeys, Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
 use serde::Deserialize;
 
+pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
+
 use crate::passwords::{Pepper, Peppers};
 
 /// The commented default file.
@@ -22,7 +26,8 @@ pub const ENVIRONMENT: &str = "PEARLGATE";
 /// Where the default settings ask about breaches.
 const PUBLIC_RANGES: &str = "https://api.pwnedpasswords.com/range/";
 /// Keys whose values are never shown.
-pub const SECRETS: [&str; 6] = [
+pub const SECRETS: [&str; 7] = [
+    "redis.url",
     "secrets.master_key",
     "secrets.old_master_keys",
     "mail.smtp.password",
@@ -49,6 +54,10 @@ pub struct Raw {
     pub verification: RawVerification,
     pub recovery: RawRecovery,
     pub magic_link: RawMagicLink,
+    pub limits: RawLimits,
+    pub lockout: RawLockout,
+    pub alarms: RawAlarms,
+    pub redis: RawRedis,
     pub email_change: RawEmailChange,
     pub passwords: RawPasswords,
     pub hashing: RawHashing,
@@ -105,6 +114,40 @@ section!(RawDevices { places_file: String });
 section!(RawVerification { lifetime: String });
 section!(RawRecovery { lifetime: String });
 section!(RawMagicLink { enabled: bool, lifetime: String });
+section!(RawLimits {
+    store: String,
+    sign_in: RawLimit,
+    sign_in_network: RawLimit,
+    sign_in_everybody: RawLimit,
+    registration_network: RawLimit,
+    mail_network: RawLimit,
+    proof_network: RawLimit,
+    refresh: RawLimit,
+    reauthentication: RawLimit,
+    mails: RawMails,
+    history: RawHistory,
+});
+section!(RawLimit { count: u32, per: String, mode: String });
+section!(RawMails { per_hour: u32, per_day: u32, mode: String });
+section!(RawHistory { keep: String, per_day: u32 });
+section!(RawLockout {
+    mode: String,
+    after: u32,
+    first: String,
+    longest: String,
+    forget: String,
+    strangers: u32,
+    devices: u32
+});
+section!(RawAlarms {
+    window: String,
+    failure_ratio: f64,
+    at_least: u32,
+    accounts_per_network: u32,
+    accounts_per_password: u32,
+    answer: String
+});
+section!(RawRedis { url: Secret });
 section!(RawEmailChange { lifetime: String, undo: String });
 section!(RawPasswords { min_length: usize, min_length_with_mfa: usize, breach: RawBreach });
 section!(RawBreach { url: String, timeout: String, filter_file: String });
@@ -193,6 +236,14 @@ pub struct Settings {
     pub magic_links: bool,
     /// Life of a magic link.
     pub magic_link_lifetime: Duration,
+    /// How often something may be done.
+    pub limits: LimitSettings,
+    /// When strangers are kept out of an account.
+    pub lockout: LockoutSettings,
+    /// When so many go wrong that it is no accident.
+    pub alarms: AlarmSettings,
+    /// Redis, if there is one.
+    pub redis: Option<Secret>,
     /// Life of an e-mail change before it is proven.
     pub email_change_lifetime: Duration,
     /// For how long the old address can undo it.
@@ -337,6 +388,10 @@ impl Settings {
             reset_lifetime: duration(layers, "recovery.lifetime", &raw.recovery.lifetime)?,
             magic_links: raw.magic_link.enabled,
             magic_link_lifetime: duration(layers, "magic_link.lifetime", &raw.magic_link.lifetime)?,
+            limits: limits::read(layers, &raw.limits, dev, &raw.redis.url)?,
+            lockout: limits::lockout(layers, &raw.lockout)?,
+            alarms: limits::alarms(layers, &raw.alarms)?,
+            redis: Some(raw.redis.url).filter(|url| !url.reveal().is_empty()),
             email_change_lifetime: duration(layers, "email_change.lifetime", &raw.email_change.lifetime)?,
             email_change_undo: duration(layers, "email_change.undo", &raw.email_change.undo)?,
             min_password_length: min_length(layers, "passwords.min_length", raw.passwords.min_length)?,

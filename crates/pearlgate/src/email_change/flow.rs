@@ -14,7 +14,7 @@ use super::store::{self, Address, Holder};
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::errors;
-use crate::mailed::{self, EMAIL_CHANGE, Proofs, Shown, code_digest, in_words};
+use crate::mailed::{self, Asked, EMAIL_CHANGE, Proofs, Shown, code_digest, in_words};
 use crate::sessions::{self, Current};
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
@@ -38,6 +38,9 @@ pub(super) async fn ask(
     let (inner, user, session) = (app.clone(), current.row.user_id, current.row.session_id);
     let opened = app.db.write(move |tx| {
         mailed::lock_person(tx, user)?;
+        if !mailed::may_ask(tx, &inner, to.key(), Asked::Notice)? {
+            return Ok(true);
+        }
         let proofs = Proofs::new(EMAIL_CHANGE.prefix, &inner.chance);
         let code = code_digest(inner.code_key.current(), EMAIL_CHANGE.purpose, user.as_bytes(), &proofs.code);
         let (now, lifetime) = (inner.clock.now(), inner.settings.email_change_lifetime);

@@ -14,7 +14,7 @@ use super::model::{MagicLinkRow, Refusal};
 use super::store;
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
-use crate::mailed::{self, MAGIC_LINK, Proofs, code_digest, in_words};
+use crate::mailed::{self, Asked, MAGIC_LINK, Proofs, code_digest, in_words};
 use crate::registration;
 use crate::sessions::{self, Beginning, Proof, Started, Visit};
 
@@ -72,6 +72,9 @@ async fn send(app: App, job: SendMagicLink) -> Result<(), JobError> {
             let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
             let Some((user,)) = who else { return Ok(()) };
             mailed::lock_person(tx, user)?;
+            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::MagicLink)? {
+                return mailed::keep_last(tx, &inner, user, Asked::MagicLink);
+            }
             let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
             let proofs = Proofs::new(MAGIC_LINK.prefix, &inner.chance);
             let code =

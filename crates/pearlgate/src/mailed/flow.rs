@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use foundation::db::{self, Tx};
 use foundation::kernel::{Digest, Id, Secret, Timestamp};
+use foundation::limits::Mode;
 use foundation::params;
 
-use super::model::{Kind, MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, NOT_ME, code_digest, is_token};
+use super::model::{
+    Asked, Kind, MAX_GUESSES, MAX_WRONG_A_DAY, MAX_WRONG_IN_A_ROW, NOT_ME, code_digest, is_token, mailbox,
+    share,
+};
 use super::store;
 use crate::accounts::UserRow;
 use crate::app::App;
 
+/// What a mailbox is hidden under.
+const MAILBOX: &[u8] = b"mailbox";
+const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What somebody shows.
@@ -148,6 +155,50 @@ pub fn forget_failures(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
     tx.execute(&store::FORGET_FAILURES, params![user]).map(|_| ())
 }
 
+/// Whether one more mail may go to the mailbox of an address, and counts it: strangers can have so many sent in any hour
+/// and any day, of all kinds together. When not, leave everything as it is: what was mailed last stays good.
+///
+/// # Errors
+/// As every statement.
+pub fn may_ask(tx: &mut Tx<'_>, app: &App, address_key: &str, what: Asked) -> db::Result<bool> {
+    let caps = app.settings.limits.mails;
+    if caps.mode == Mode::Off {
+        return Ok(true);
+    }
+    let now = app.clock.now();
+    let mailbox = app.code_key.current().mac_parts(&[MAILBOX, mailbox(address_key).as_bytes()]);
+    let (number,): (i64,) = tx.one(&store::ASK, params![mailbox, now])?;
+    tx.execute(&store::FORGET_ASKED, params![mailbox, now - DAY])?;
+    let (hour, day) = (i64::from(caps.per_hour), i64::from(caps.per_day));
+    let (of_hour, of_day) = share(caps.per_hour, caps.per_day);
+    let asked: Option<(i64,)> = tx.opt(
+        &store::ASKED,
+        params![mailbox, number, now, what.as_str(), now - HOUR, hour, of_hour, now - DAY, day, of_day],
+    )?;
+    if asked.is_none() {
+        let mode = if caps.mode == Mode::On { "on" } else { "report" };
+        metrics::counter!("limits_reached_total", "limit" => "mails", "mode" => mode).increment(1);
+        tracing::info!(mode, "a mailbox has had as many mails as strangers may ask for");
+    }
+    Ok(asked.is_some() || caps.mode != Mode::On)
+}
+
+/// Somebody asked for a mail that may not be sent now. When the link of its kind that was sent last has expired within
+/// a day, it works once more, so that nobody is left without a working link by others asking. Its code does not: six
+/// digits are not for a day.
+///
+/// # Errors
+/// As every statement.
+pub fn keep_last(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, what: Asked) -> db::Result<()> {
+    let (now, settings) = (app.clock.now(), &app.settings);
+    let (statement, until) = match what {
+        Asked::Reset => (&store::KEEP_RESET, now + settings.reset_lifetime),
+        Asked::MagicLink => (&store::KEEP_MAGIC_LINK, now + settings.magic_link_lifetime),
+        Asked::Verification | Asked::Unlock | Asked::Notice => return Ok(()),
+    };
+    tx.execute(statement, params![user, until, now - DAY, now, MAX_GUESSES]).map(|_| ())
+}
+
 /// A link with which whoever reads this mailbox, the account's until now, can say later that something was not their
 /// doing.
 /// It survives other mails and changes: it is the way back from them.
@@ -177,8 +228,12 @@ pub fn not_me_link(
 /// As every statement.
 pub fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> db::Result<bool> {
     let mut more = false;
-    let all = [&store::SWEEP_RESETS, &store::SWEEP_MAGIC_LINKS, &store::SWEEP_CHANGES, &store::SWEEP_NOT_ME];
-    for statement in all {
+    more |= tx.execute(&store::SWEEP_MAILBOXES, params![now - DAY])? >= 500;
+    // For a day they may be made good again ([`keep_last`]).
+    for statement in [&store::SWEEP_RESETS, &store::SWEEP_MAGIC_LINKS] {
+        more |= tx.execute(statement, params![now - DAY])? >= 500;
+    }
+    for statement in [&store::SWEEP_CHANGES, &store::SWEEP_NOT_ME] {
         more |= tx.execute(statement, params![now])? >= 500;
     }
     Ok(more)

@@ -5,6 +5,8 @@
 //! * Digests stay, the secrets leave once. A code is bound to its purpose and to whom it was made for.
 //! * A guess is spent before it is compared: five end a code, ten a day and a hundred in a row end codes for the
 //!   account, over all mails of all purposes; links go on working.
+//! * Strangers can have a few mails an hour sent to a mailbox, of all kinds together ([`may_ask`]). Beyond that nothing
+//!   is sent and nothing else changes: what was sent last stays good.
 //! * GET consumes nothing ([`pages`]).
 //! * Whoever proves the mailbox in one way ends everything else that was mailed ([`kill_all`]).
 
@@ -14,8 +16,8 @@ pub mod pages;
 mod store;
 
 pub use flow::{
-    Shown, consume, find, forget_failures, is_code, kill_all, lock_person, not_me_link, open_person,
-    spend_account_guess, sweep,
+    Shown, consume, find, forget_failures, is_code, keep_last, kill_all, lock_person, may_ask, not_me_link,
+    open_person, spend_account_guess, sweep,
 };
-pub use model::{Kind, MAX_GUESSES, NOT_ME, Proofs, code_digest, in_words, is_token};
+pub use model::{Asked, Kind, MAX_GUESSES, NOT_ME, Proofs, code_digest, in_words, is_token};
 pub use store::{EMAIL_CHANGE, MAGIC_LINK, RESET, STATEMENTS};

@@ -57,6 +57,46 @@ pub fn code_digest(key: &MacKey, purpose: &str, bound_to: &[u8; 16], code: &Secr
     key.mac_parts(&[purpose.as_bytes(), bound_to, digits.as_bytes()])
 }
 
+/// What strangers can have sent. Each has only a share of what a mailbox gets, so that asking for one again and again
+/// leaves something for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A verification.
+    Verification,
+    /// A reset.
+    Reset,
+    /// A magic link.
+    MagicLink,
+    /// Notice of a lock.
+    Unlock,
+    /// What carries no way in: that an address has an account, or that somebody wants to move to it.
+    Notice,
+}
+
+impl Asked {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Verification => "verification",
+            Self::Reset => "reset",
+            Self::MagicLink => "magic_link",
+            Self::Unlock => "unlock",
+            Self::Notice => "notice",
+        }
+    }
+}
+
+/// How many of one kind: three of five an hour, a third of a day's.
+pub(super) fn share(per_hour: u32, per_day: u32) -> (i64, i64) {
+    (i64::from((per_hour * 3).div_ceil(5)), i64::from(per_day.div_ceil(3)))
+}
+
+/// The mailbox of an address: what stands behind a `+` is the owner's own way to sort their mail, and no other mailbox.
+pub(super) fn mailbox(address_key: &str) -> String {
+    let Some((local, domain)) = address_key.rsplit_once('@') else { return address_key.to_owned() };
+    let plain = local.split('+').next().filter(|plain| !plain.is_empty()).unwrap_or(local);
+    format!("{plain}@{domain}")
+}
+
 /// `24 hours`, `15 minutes`, `90 seconds`, `7 days`: the largest unit that is exact; days from two on.
 pub fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -89,6 +129,18 @@ mod tests {
         let proofs = Proofs::new("pgv_", &Entropy::System);
         assert!(is_token("pgv_", &proofs.token) && !is_token("pgp_", &proofs.token));
         assert!(proofs.code.reveal().len() == 6 && proofs.code.reveal().bytes().all(|b| b.is_ascii_digit()));
+    }
+
+    #[test]
+    fn a_tag_is_no_other_mailbox() {
+        for (address, of) in [
+            ("ada@example.com", "ada@example.com"),
+            ("ada+news@example.com", "ada@example.com"),
+            ("ada+a+b@example.com", "ada@example.com"),
+            ("+@example.com", "+@example.com"),
+        ] {
+            assert_eq!(mailbox(address), of);
+        }
     }
 
     #[test]

@@ -38,6 +38,26 @@ statements! {
             /*pg FOR UPDATE SKIP LOCKED */)";
     OPEN_NOT_ME = "INSERT INTO not_me_tokens (link_digest, user_id, address, address_key, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
+    /// Counts on, and locks the mailbox until the transaction ends: others look again after it.
+    ASK = "INSERT INTO mailboxes (mailbox, number, last_at) VALUES ($1, 1, $2)
+        ON CONFLICT (mailbox) DO UPDATE SET number = mailboxes.number + 1, last_at = excluded.last_at RETURNING number";
+    /// $4 the kind; $5 an hour ago, $6 how many since, $7 of this kind; $8 a day ago, $9 how many since, $10 of this kind.
+    ASKED = "INSERT INTO mails_asked (mailbox, number, kind, at) SELECT m.mailbox, $2, $4, $3 FROM mailboxes m
+        WHERE m.mailbox = $1
+            AND (SELECT COUNT(*) FROM mails_asked a WHERE a.mailbox = $1 AND a.at > $5) < $6
+            AND (SELECT COUNT(*) FROM mails_asked a WHERE a.mailbox = $1 AND a.at > $5 AND a.kind = $4) < $7
+            AND (SELECT COUNT(*) FROM mails_asked a WHERE a.mailbox = $1 AND a.at > $8) < $9
+            AND (SELECT COUNT(*) FROM mails_asked a WHERE a.mailbox = $1 AND a.at > $8 AND a.kind = $4) < $10
+        RETURNING number";
+    FORGET_ASKED = "DELETE FROM mails_asked WHERE mailbox = $1 AND at <= $2";
+    SWEEP_MAILBOXES = "DELETE FROM mailboxes WHERE mailbox IN
+        (SELECT m.mailbox FROM mailboxes m WHERE m.last_at <= $1 ORDER BY m.last_at LIMIT 500
+            /*pg FOR UPDATE SKIP LOCKED */)";
+    /// The link that was mailed last works again until $2, when it expired after $3 and before now ($4); its code does not.
+    KEEP_RESET = "UPDATE password_reset_tokens SET expires_at = $2, failures = $5
+        WHERE user_id = $1 AND expires_at <= $4 AND expires_at > $3";
+    KEEP_MAGIC_LINK = "UPDATE magic_link_tokens SET expires_at = $2, failures = $5
+        WHERE user_id = $1 AND expires_at <= $4 AND expires_at > $3";
     RESET_BY_LINK = "SELECT user_id FROM password_reset_tokens WHERE link_digest = $1 AND expires_at > $2";
     RESET_SPEND = "UPDATE password_reset_tokens SET failures = failures + 1
         WHERE user_id = $1 AND failures < $2 AND expires_at > $3 RETURNING code_digest";

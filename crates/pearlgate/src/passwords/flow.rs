@@ -10,11 +10,12 @@ use foundation::params;
 use serde_json::json;
 
 use super::breach::Finding;
-use super::hash::{Overloaded, Verdict};
+use super::hash::{Checked, Overloaded, Verdict};
 use super::model::{About, Attempt, Password, cap};
 use super::store::{self, Owner, User};
 use crate::app::App;
 use crate::errors;
+use crate::lockout;
 use crate::mailed;
 use crate::sessions::{self, Current, EndReason};
 
@@ -196,7 +197,19 @@ pub(super) async fn change(
     let stored: Option<(String,)> =
         app.db.read_one(move |tx| tx.opt(&store::OF_SESSION, params![session])).await.map_err(fault)?;
     let stored = stored.map(|(hash,)| hash);
-    let checked = app.hashes.verify(&old, stored.as_deref()).await?;
+    let limited = app.clone();
+    let reserved = app.db.write(move |tx| lockout::reserve_signed_in(tx, &limited, user, session)).await;
+    let reserved = reserved.map_err(fault)??;
+    let checked = app.hashes.verify(&old, stored.as_deref()).await;
+    if !matches!(checked, Ok(Checked { verdict: Verdict::Wrong, .. })) {
+        let (limited, looked) = (app.clone(), checked.is_ok());
+        let settle = move |tx: &mut Tx<'_>| match looked {
+            true => lockout::right(tx, &limited, &reserved),
+            false => lockout::unused(tx, &limited, &reserved),
+        };
+        app.db.write(settle).await.map_err(fault)?;
+    }
+    let checked = checked?;
     let Some(stored) = stored.filter(|_| checked.verdict == Verdict::Right) else {
         app.hashes.level(&checked).await;
         let noted = app.db.write(move |tx| {

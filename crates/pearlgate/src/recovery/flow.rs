@@ -17,7 +17,8 @@ use super::store::{self, NotMe};
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::email_change;
-use crate::mailed::{self, NOT_ME, Proofs, RESET, code_digest, in_words};
+use crate::lockout;
+use crate::mailed::{self, Asked, NOT_ME, Proofs, RESET, code_digest, in_words};
 use crate::passwords::{self, About, Unfit};
 use crate::registration;
 use crate::sessions::{self, EndReason};
@@ -72,6 +73,10 @@ async fn send(app: App, job: ForgotPassword) -> Result<(), JobError> {
         .write(move |tx| {
             let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
             let Some((user,)) = who else { return Ok(()) };
+            mailed::lock_person(tx, user)?;
+            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::Reset)? {
+                return mailed::keep_last(tx, &inner, user, Asked::Reset);
+            }
             mail_reset(tx, &inner, user, "password_reset")?;
             let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
             inner.audit(tx, &Stream::of(user), "password_reset_sent", nowhere, json!({}))
@@ -157,6 +162,7 @@ pub(super) async fn reset(
             registration::forget_profile(tx, user)?;
         }
         passwords::set(tx, user, &hash, now)?;
+        lockout::forget(tx, user)?;
         passwords::note_breach_check(tx, user, chosen.asked, now)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::PasswordChanged, from)?;

@@ -16,7 +16,7 @@ use super::model::{PREFIX, PURPOSE, Refusal, VerificationRow};
 use super::store::{self, Consumed, Guess, Holder, Open};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
-use crate::mailed::{self, MAX_GUESSES, Proofs, code_digest, in_words};
+use crate::mailed::{self, Asked, MAX_GUESSES, Proofs, code_digest, in_words};
 use crate::passwords::{self, Chosen, Password, Unfit};
 use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Started, Visit};
 
@@ -89,7 +89,16 @@ struct Registration<'r> {
 
 impl Registration<'_> {
     fn store(&self, tx: &mut Tx<'_>, from: ClientAddress) -> db::Result<()> {
-        let (holder, verified) = self.holder(tx)?;
+        let before = locked_holder(tx, self.form.email.key())?;
+        let proven = match &before {
+            Some(holder) => tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some(),
+            None => false,
+        };
+        let what = if proven { Asked::Notice } else { Asked::Verification };
+        if !mailed::may_ask(tx, self.app, self.form.email.key(), what)? {
+            return Ok(());
+        }
+        let (holder, verified) = self.holder(tx, before)?;
         let stream = Stream::of(holder.user_id);
         let service_name = &self.app.settings.service_name;
         let now = self.app.clock.now();
@@ -116,9 +125,9 @@ impl Registration<'_> {
 
     /// The person whose address it is, made now when there is nobody, and whether the address was proven; an
     /// unproven one takes over the newest profile.
-    fn holder(&self, tx: &mut Tx<'_>) -> db::Result<(Holder, bool)> {
+    fn holder(&self, tx: &mut Tx<'_>, before: Option<Holder>) -> db::Result<(Holder, bool)> {
         let (form, key) = (self.form, self.form.email.key());
-        if let Some(holder) = locked_holder(tx, key)? {
+        if let Some(holder) = before {
             let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
             if !verified {
                 let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
@@ -137,7 +146,8 @@ impl Registration<'_> {
         }
         // Somebody registered the same address between our look and our insert.
         tx.execute(&store::DELETE_USER, params![user_id])?;
-        self.holder(tx)
+        let before = locked_holder(tx, key)?;
+        self.holder(tx, before)
     }
 }
 
@@ -432,6 +442,9 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };
+            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::Verification)? {
+                return Ok(());
+            }
             let proofs = Proofs::new(PREFIX, &inner.chance);
             let (link, code) = (proofs.token.digest(), code(&inner, open.verification_id, &proofs.code));
             let expires_at = inner.clock.now() + inner.settings.verification_lifetime;

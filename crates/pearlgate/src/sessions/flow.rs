@@ -132,6 +132,12 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     Ok(started.ok_or(Barred::Outdated))
 }
 
+/// The device that a token names, when the token is one of ours for this account. Whether the device is still known is
+/// for the store to say.
+pub fn device(app: &App, user: Id<UserRow>, token: Option<&Secret>) -> Option<Id<DeviceRow>> {
+    named_device(&app.device_key, user, token)
+}
+
 /// The device that the visitor's token names, if it is one of this account's and still known; otherwise a new one.
 fn device_of(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<(Id<DeviceRow>, bool)> {
     let named = named_device(&app.device_key, with.user, with.visit.device_token.as_ref());

@@ -3,6 +3,7 @@
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Digest, Id, Problem, Secret, Timestamp};
+use foundation::limits::Taken;
 use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
@@ -14,6 +15,7 @@ use super::store::{self, Inspected, SessionUser};
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
+use crate::limits::{self, REFRESH};
 
 /// What became of a token that was not the current one.
 enum Decided {
@@ -32,6 +34,10 @@ enum Decided {
 /// 401 for what we never made and for a session that ended, with the reason; 503 when it could not be stored.
 pub async fn refresh(app: &App, token: &Secret, from: ClientAddress) -> Result<Started, Problem> {
     let session = app.refresh_key.read(token).ok_or_else(|| errors::problem("token_invalid"))?;
+    let taken = app.limits.take(REFRESH.name, session.as_bytes()).await.map_err(|e| e.to_problem())?;
+    if let Some(taken) = taken.filter(Taken::refused) {
+        return Err(limits::too_many(&taken));
+    }
     for _ in 0..3 {
         if let Some(started) = rotate(app, token, session).await? {
             app.seen.note(session, app.clock.now());

@@ -1,6 +1,7 @@
 //! From a password to a session.
 
 use foundation::audit::Stream;
+use foundation::db::Tx;
 use foundation::http::ClientAddress;
 use foundation::kernel::Problem;
 use foundation::params;
@@ -10,8 +11,9 @@ use super::model::Refusal;
 use super::store::{self, Candidate};
 use crate::accounts::EmailAddress;
 use crate::app::App;
+use crate::lockout::{self, Reserved, Whose};
 use crate::mailed;
-use crate::passwords::{self, Attempt, Finding, Verdict};
+use crate::passwords::{self, Attempt, Checked, Finding, Overloaded, Verdict};
 use crate::recovery;
 use crate::sessions::{self, Barred, Beginning, Current, Proof, Started, Visit};
 
@@ -28,28 +30,58 @@ pub(super) struct Login {
 /// # Errors
 /// [`Refusal`].
 pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
+    let candidate = candidate(app, &login).await?;
+    let account = candidate.as_ref().map(|c| c.user_id);
+    let whose = Whose::at(app.code_key.current(), account, login.email.key());
+    let device = account.and_then(|user| sessions::device(app, user, login.visit.device_token.as_ref()));
+    let _turn = lockout::turn(app, whose, device).await.ok_or(Overloaded)?;
+    let inner = app.clone();
+    let reserved = app.db.write(move |tx| lockout::reserve(tx, &inner, whose, device)).await?;
+    let tried = Tried { login, reserved: reserved.map_err(Refusal::Kept)? };
+    let mut candidate = candidate;
     // Another sign-in of the same person may have put a better hash in the place of the one that was checked.
     for _ in 0..3 {
-        match check(app, &login).await? {
-            Err(Barred::Outdated) => {}
+        match check(app, candidate, &tried).await? {
+            Err(Barred::Outdated) => candidate = self::candidate(app, &tried.login).await?,
             begun => return Ok(begun?),
         }
     }
     Err(Refusal::InvalidCredentials)
 }
 
-async fn check(app: &App, login: &Login) -> Result<Result<Started, Barred>, Refusal> {
+/// An attempt that was spent.
+#[derive(Debug, Clone)]
+struct Tried {
+    login: Login,
+    reserved: Reserved,
+}
+
+async fn candidate(app: &App, login: &Login) -> Result<Option<Candidate>, Refusal> {
     let key = login.email.key().to_owned();
-    let candidate: Option<Candidate> = app.db.read_one(move |tx| tx.opt(&store::FIND, params![key])).await?;
+    Ok(app.db.read_one(move |tx| tx.opt(&store::FIND, params![key])).await?)
+}
+
+async fn check(
+    app: &App,
+    candidate: Option<Candidate>,
+    tried: &Tried,
+) -> Result<Result<Started, Barred>, Refusal> {
     let stored = candidate.as_ref().map(|c| c.password_hash.as_str()).filter(|hash| !hash.is_empty());
-    let checked = app.hashes.verify(&login.password, stored).await?;
+    let checked = match app.hashes.verify(&tried.login.password, stored).await {
+        Ok(checked) => checked,
+        Err(overloaded) => {
+            let (inner, reserved) = (app.clone(), tried.reserved.clone());
+            app.db.write(move |tx| lockout::unused(tx, &inner, &reserved)).await?;
+            return Err(overloaded.into());
+        }
+    };
     match candidate {
         Some(candidate) if checked.verdict == Verdict::Right && candidate.has_credential => {
-            proven(app, candidate, login, checked.outdated).await
+            proven(app, candidate, tried, checked.outdated).await
         }
         candidate => {
             let unproven = checked.verdict == Verdict::Right;
-            refused(app, candidate, login, unproven).await?;
+            refused(app, candidate, tried, unproven).await?;
             app.hashes.level(&checked).await;
             Err(if unproven { Refusal::EmailNotVerified } else { Refusal::InvalidCredentials })
         }
@@ -60,12 +92,15 @@ async fn check(app: &App, login: &Login) -> Result<Result<Started, Barred>, Refu
 async fn proven(
     app: &App,
     candidate: Candidate,
-    login: &Login,
+    tried: &Tried,
     outdated: bool,
 ) -> Result<Result<Started, Barred>, Refusal> {
+    let login = &tried.login;
     if candidate.change_demanded {
-        let (inner, user, from) = (app.clone(), candidate.user_id, login.visit.from);
+        let (inner, user, tried) = (app.clone(), candidate.user_id, tried.clone());
         let noted = app.db.write(move |tx| {
+            let from = tried.login.visit.from;
+            lockout::right(tx, &inner, &tried.reserved)?;
             inner.audit_own(
                 tx,
                 user,
@@ -81,27 +116,29 @@ async fn proven(
     if candidate.breach_check_pending {
         // The question that was put off when the password was set, now that it is at hand again.
         match app.breaches.find(login.password.reveal()).await {
-            Finding::Breached => return known_to_others(app, &candidate, login).await,
+            Finding::Breached => return known_to_others(app, &candidate, tried).await,
             Finding::Unknown => asked = true,
             Finding::NotAsked => {}
         }
     }
     // A better hash is worth a wait, not a refusal.
     let renewed = if outdated { app.hashes.renew(&login.password).await.ok() } else { None };
-    begin(app, candidate, login, renewed, asked).await
+    begin(app, candidate, tried, renewed, asked).await
 }
 
 async fn known_to_others(
     app: &App,
     candidate: &Candidate,
-    login: &Login,
+    tried: &Tried,
 ) -> Result<Result<Started, Barred>, Refusal> {
-    let (inner, user, from, hash) =
-        (app.clone(), candidate.user_id, login.visit.from, candidate.password_hash.clone());
+    let (inner, user, tried, hash) =
+        (app.clone(), candidate.user_id, tried.clone(), candidate.password_hash.clone());
     let demanded = app.db.write(move |tx| {
+        let from = tried.login.visit.from;
         if !passwords::demand_change(tx, user, Some(&hash), "breached", inner.clock.now())? {
             return Ok(false);
         }
+        lockout::right(tx, &inner, &tried.reserved)?;
         recovery::mail_reset(tx, &inner, user, "password_breached")?;
         inner.audit_own(tx, user, "sign_in_refused", from, json!({ "reason": "password_breached" }))?;
         Ok(true)
@@ -112,13 +149,13 @@ async fn known_to_others(
 async fn begin(
     app: &App,
     candidate: Candidate,
-    login: &Login,
+    tried: &Tried,
     renewed: Option<String>,
     asked: bool,
 ) -> Result<Result<Started, Barred>, Refusal> {
-    let (inner, login) = (app.clone(), login.clone());
+    let (inner, tried) = (app.clone(), tried.clone());
     let begun = app.db.write(move |tx| {
-        let user = candidate.user_id;
+        let (user, login) = (candidate.user_id, &tried.login);
         let mut hash = &candidate.password_hash;
         if renewed.is_some() {
             mailed::lock_person(tx, user)?;
@@ -141,6 +178,7 @@ async fn begin(
         if matches!(begun, Err(Barred::Outdated)) {
             return Ok(begun);
         }
+        lockout::right(tx, &inner, &tried.reserved)?;
         let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
         let known = begun.as_ref().is_ok_and(Started::on_known_device);
         inner.audit_own(tx, user, kind, login.visit.from, json!({ "known_device": known }))?;
@@ -153,14 +191,22 @@ async fn begin(
 async fn refused(
     app: &App,
     candidate: Option<Candidate>,
-    login: &Login,
+    tried: &Tried,
     unproven: bool,
 ) -> Result<(), Refusal> {
-    let (inner, from) = (app.clone(), login.visit.from);
+    let (inner, tried) = (app.clone(), tried.clone());
+    let Tried { login, .. } = &tried;
     let stream = candidate.map_or_else(|| Stream::shard(login.email.key()), |c| Stream::of(c.user_id));
     let reason = if unproven { "email_not_verified" } else { "invalid_credentials" };
     app.db
-        .write(move |tx| inner.audit(tx, &stream, "sign_in_failed", from, json!({ "reason": reason })))
+        .write(move |tx| {
+            let Tried { login, reserved } = &tried;
+            match unproven {
+                true => lockout::right(tx, &inner, reserved)?,
+                false => lockout::wrong(tx, &inner, reserved, login.email.key())?,
+            }
+            inner.audit(tx, &stream, "sign_in_failed", login.visit.from, json!({ "reason": reason }))
+        })
         .await?;
     Ok(())
 }
@@ -183,7 +229,19 @@ pub(super) async fn reauthenticate(
         .await
         .map_err(|e| e.to_problem())?;
     let stored = stored.map(|(hash,)| hash);
-    let checked = app.hashes.verify(password, stored.as_deref()).await.map_err(Refusal::Overloaded)?;
+    let (inner, session) = (app.clone(), current.row.session_id);
+    let reserved = app.db.write(move |tx| lockout::reserve_signed_in(tx, &inner, user, session)).await;
+    let reserved = reserved.map_err(Refusal::Fault)?.map_err(Refusal::Kept)?;
+    let checked = app.hashes.verify(password, stored.as_deref()).await;
+    if !matches!(checked, Ok(Checked { verdict: Verdict::Wrong, .. })) {
+        let (inner, looked) = (app.clone(), checked.is_ok());
+        let settle = move |tx: &mut Tx<'_>| match looked {
+            true => lockout::right(tx, &inner, &reserved),
+            false => lockout::unused(tx, &inner, &reserved),
+        };
+        app.db.write(settle).await.map_err(Refusal::Fault)?;
+    }
+    let checked = checked.map_err(Refusal::Overloaded)?;
     if checked.verdict != Verdict::Right {
         let inner = app.clone();
         let noted = app.db.write(move |tx| {

@@ -4,6 +4,7 @@ use foundation::db;
 use foundation::kernel::{FieldError, Problem};
 
 use crate::errors;
+use crate::lockout;
 use crate::passwords::Overloaded;
 use crate::sessions::Barred;
 
@@ -20,6 +21,8 @@ pub enum Refusal {
     FactorDue,
     /// The right password, which others know too: the owner of the mailbox has to set another one.
     PasswordKnown,
+    /// Too many wrong passwords before this one, which nobody looked at.
+    Kept(lockout::Refused),
     /// Too many passwords are waiting.
     Overloaded(Overloaded),
     /// The database failed.
@@ -39,6 +42,7 @@ impl From<Refusal> for Problem {
                 "this password is known to others, so it lets nobody in any more; set a new one with the mail that \
                  was sent, or ask for another with \"forgot password\"",
             )]),
+            Refusal::Kept(refused) => refused.into(),
             Refusal::Overloaded(overloaded) => overloaded.into(),
             Refusal::Fault(error) => error.to_problem(),
         }

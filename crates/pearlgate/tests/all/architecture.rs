@@ -51,12 +51,14 @@ fn room(path: &Path, root: &Path) -> String {
 #[test]
 fn in_the_foundation_arrows_point_down() {
     let root = crates().join("foundation/src");
-    let order = ["kernel", "db", "jobs", "audit", "outbound", "mail", "http", "telemetry", "config"];
+    let order =
+        ["kernel", "db", "jobs", "audit", "outbound", "limits", "mail", "http", "telemetry", "config"];
     let below = |room: &str| match room {
         "kernel" | "telemetry" | "config" => vec![],
         "db" => vec!["kernel"],
         "jobs" | "audit" => vec!["kernel", "db"],
         "outbound" => vec!["kernel"],
+        "limits" => vec!["kernel", "db", "outbound"],
         "mail" => vec!["kernel", "db", "jobs", "outbound"],
         "http" => vec!["kernel", "db"],
         other => panic!("a room that nobody drew: {other}"),
@@ -79,6 +81,7 @@ fn slices_meet_only_at_their_doors() {
     let slices = [
         "accounts",
         "email_change",
+        "lockout",
         "magic_links",
         "mailed",
         "passwords",
@@ -100,7 +103,7 @@ fn slices_meet_only_at_their_doors() {
         }
         if file == "model.rs" {
             let used = uses(&text);
-            let known = ["accounts", "passwords", "errors", "sessions"];
+            let known = ["accounts", "passwords", "errors", "sessions", "lockout"];
             assert!(used.iter().all(|name| known.contains(&name.as_str())), "{}: {used:?}", path.display());
             assert!(!text.contains(".await"), "{} waits for something", path.display());
         }
@@ -201,6 +204,7 @@ async fn the_map_the_description_and_the_contract_agree_and_every_call_answers_a
         "/magic-link",
         "/email-change",
         "/not-me",
+        "/unlock",
         "/errors",
         "/errors/{code}",
         "/metrics",
@@ -222,6 +226,7 @@ async fn the_map_the_description_and_the_contract_agree_and_every_call_answers_a
         ("POST", "/v1/auth/magic-link/consume"),
         ("POST", "/v1/auth/forgot-password"),
         ("POST", "/v1/auth/reset-password"),
+        ("POST", "/v1/auth/unlock"),
         ("PUT", "/v1/me/password"),
         ("POST", "/v1/me/email"),
         ("POST", "/v1/me/email/confirm"),

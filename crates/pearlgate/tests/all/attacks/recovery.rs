@@ -777,6 +777,7 @@ both! {
             }).collect();
             let (winner, won) = course.one_wins("reset", requests).await;
             assert_eq!(won["status"], "password_changed");
+            app.forgive().await;
             let (other, right) = (app.login(&v.email, &password((winner + 1) % FEW)).await, app.login(&v.email, &password(winner)).await);
             assert_eq!((other.refusal().as_str(), right.status), (REFUSED, 200), "the winner's password is the account's");
             assert_eq!(app.get_as("/v1/me", &living.access).await.str("/reason"), "password_changed");

@@ -125,6 +125,10 @@ both! {
         app.mail("gil@example.com", "password_breached", 1).await;
         app.login("fay@example.org", PASSWORD).await;
         app.mail("fay@example.org", "new_device", 1).await;
+        for _ in 0..5 {
+            app.login("fay@example.org", "not the password at all").await;
+        }
+        app.mail("fay@example.org", "account_locked", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
         assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");

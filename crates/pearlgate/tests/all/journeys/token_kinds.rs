@@ -38,7 +38,7 @@ const fn door(
     Door { name, routes, opens, same }
 }
 
-const DOORS: [Door; 23] = [
+const DOORS: [Door; 25] = [
     door("bearer", &["GET /v1/me"], &["access token"], &[]),
     door("cookie", &["GET /v1/me"], &["cookie"], &["refresh token"]),
     door("refresh, body", &["POST /v1/auth/refresh"], &["refresh token"], &["cookie"]),
@@ -55,6 +55,7 @@ const DOORS: [Door; 23] = [
     door("reset, code", &["POST /v1/auth/reset-password"], &["reset code"], &[]),
     door("magic link, token", &["POST /v1/auth/magic-link/consume"], &["magic link"], &[]),
     door("magic link, code", &["POST /v1/auth/magic-link/consume"], &["magic code"], &[]),
+    door("unlock", &["POST /v1/auth/unlock"], &["unlock link"], &[]),
     door("new address, token", &["POST /v1/me/email/confirm"], &["change link"], &[]),
     door("new address, code", &["POST /v1/me/email/confirm"], &["change code"], &[]),
     door("/verify-email", &["GET /verify-email", "POST /verify-email"], &["verification link"], &[]),
@@ -62,6 +63,7 @@ const DOORS: [Door; 23] = [
     door("/magic-link", &["GET /magic-link", "POST /magic-link"], &["magic link"], &[]),
     // The page of a change is also the page that undoes one.
     door("/email-change", &["GET /email-change", "POST /email-change"], &["change link", "not-me link"], &[]),
+    door("/unlock", &["GET /unlock", "POST /unlock"], &["unlock link"], &[]),
     door("/not-me", &["GET /not-me", "POST /not-me"], &["not-me link", "new-device link"], &[]),
 ];
 
@@ -135,6 +137,11 @@ impl Mint {
         let moved = send_as(app, Method::POST, "/v1/me/email", &owner.access, json!({ "email": next })).await;
         assert_eq!(moved.status, 202, "{}", moved.text);
         let change = app.mail(&next, "email_change", 1).await;
+        for _ in 0..5 {
+            assert_eq!(app.login(&email, THIRD).await.status, 401);
+        }
+        let locked = app.mail(&email, "account_locked", 1).await;
+        app.sql("UPDATE password_guesses SET in_a_row = 0, locked_until = 0").await;
         app.quiet().await;
         let new_device = app.app.mailbox.as_ref().unwrap().list(Some(&email), Some("new_device")).remove(0);
         let kinds = vec![
@@ -150,6 +157,7 @@ impl Mint {
             ("magic code", magic.code),
             ("change link", token_of(&change.links[0])),
             ("change code", change.code),
+            ("unlock link", token_of(&locked.links[0])),
             ("not-me link", token_of(&not_me.links[0])),
             ("new-device link", token_of(&new_device.links[0])),
             ("session id", owner.session.clone()),
@@ -229,6 +237,7 @@ async fn opens(app: &TestApp, door: &str, mint: &Mint, secret: &str) -> bool {
         "magic link, code" => {
             post("/v1/auth/magic-link/consume", json!({ "magic_link_id": mint.magic, "code": secret })).await
         }
+        "unlock" => post("/v1/auth/unlock", json!({ "token": secret })).await,
         "new address, token" => confirm(json!({ "token": secret })).await,
         "new address, code" => confirm(json!({ "code": secret })).await,
         page => return on_page(app, page, secret).await,

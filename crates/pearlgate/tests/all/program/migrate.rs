@@ -33,12 +33,12 @@ async fn a_schema_is_made_once_and_checked_any_time() {
 
     assert_eq!(
         migrate(&data, &[]).run().await.went_well().trim(),
-        "applied 0001_people, 0002_operations, 0003_ways_back, 0004_sessions"
+        "applied 0001_people, 0002_operations, 0003_ways_back, 0004_sessions, 0005_limits"
     );
     let after = check(&data).await;
     assert_eq!(
         after.went_well(),
-        "0001_people  applied\n0002_operations  applied\n0003_ways_back  applied\n0004_sessions  applied\n"
+        "0001_people  applied\n0002_operations  applied\n0003_ways_back  applied\n0004_sessions  applied\n0005_limits  applied\n"
     );
     assert_eq!(migrate(&data, &[]).run().await.went_well().trim(), "up to date");
 
@@ -53,13 +53,12 @@ async fn a_step_that_is_missing_is_pending_and_the_next_start_applies_it() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path();
     migrate(data, &[]).run().await.went_well();
-    tamper(data, "DELETE FROM schema_migrations WHERE name = '0004_sessions';
-        DROP TABLE devices; DROP TABLE replaced_tokens; DROP TABLE new_device_notices; DROP INDEX ended_sessions_ended_at;
-        ALTER TABLE signing_keys DROP COLUMN signs_from; ALTER TABLE sessions DROP COLUMN last_seen_at;
-        ALTER TABLE sessions DROP COLUMN idle; ALTER TABLE sessions DROP COLUMN place;");
+    tamper(data, "DELETE FROM schema_migrations WHERE name = '0005_limits';
+        DROP TABLE limits; DROP TABLE password_guesses; DROP TABLE unlock_tokens; DROP TABLE mails_asked; DROP TABLE mailboxes;
+        DROP TABLE sign_in_attempts; ALTER TABLE devices DROP COLUMN failures;");
     let pending = check(data).await;
     assert_eq!(pending.status.code(), Some(1));
-    assert!(pending.out.contains("0003_ways_back  applied\n0004_sessions  pending"), "{pending:?}");
+    assert!(pending.out.contains("0004_sessions  applied\n0005_limits  pending"), "{pending:?}");
     let server = serve(data).start().await;
     assert_eq!(server.api.get("/health/ready").await.status, 200);
     server.stop().await;

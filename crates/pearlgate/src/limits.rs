@@ -1,0 +1,107 @@
+//! The limits there are, by name: which each route has stands beside it in the router.
+
+use foundation::db::Db;
+use foundation::kernel::{Clock, MacKey, MasterKeys, Problem};
+use foundation::limits::{Limits, Name, Redis, Shared, Taken};
+use foundation::outbound::{Dependencies, Patience, Settings as Guard};
+use std::time::Duration;
+
+use crate::errors;
+use crate::settings::{Settings, Store};
+
+/// Whom a limit counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The client's network: an IPv4 address or an IPv6 /64.
+    Network,
+    /// All together.
+    Everybody,
+    /// The account, or an address that nobody has: taken where the account is looked for.
+    Account,
+    /// The session: taken where its token is read.
+    Session,
+}
+
+impl By {
+    /// Whether many people stand behind one counter.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::Network | Self::Everybody)
+    }
+}
+
+/// A limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// As the settings spell it.
+    pub name: Name,
+    /// Whom it counts against.
+    pub by: By,
+}
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $id:ident = $name:literal by $by:ident;)+) => {
+        $($(#[$doc])* pub const $id: Limit = Limit { name: $name, by: By::$by };)+
+        /// All of them.
+        pub const ALL: &[Limit] = &[$($id),+];
+    };
+}
+
+limits! {
+    /// Wrong passwords at sign-in.
+    SIGN_IN = "sign_in" by Account;
+    /// Sign-ins by password.
+    SIGN_IN_NETWORK = "sign_in_network" by Network;
+    /// All sign-ins by password.
+    SIGN_IN_EVERYBODY = "sign_in_everybody" by Everybody;
+    /// Registrations.
+    REGISTRATION_NETWORK = "registration_network" by Network;
+    /// Asking for a mail.
+    MAIL_NETWORK = "mail_network" by Network;
+    /// Showing what was mailed.
+    PROOF_NETWORK = "proof_network" by Network;
+    /// New tokens.
+    REFRESH = "refresh" by Session;
+    /// Wrong passwords of somebody who is signed in.
+    REAUTHENTICATION = "reauthentication" by Session;
+}
+
+const REDIS: &str = "redis";
+/// `outages.md`.
+const BUDGET: Duration = Duration::from_millis(20);
+const DEGRADED: &str = "limits are counted in each server's memory and in the database";
+const PATIENCE: Patience =
+    Patience { failures: 3, first: Duration::from_secs(1), longest: Duration::from_secs(30) };
+
+/// The limits of the settings, counted where they say.
+///
+/// # Errors
+/// In words, when the address of Redis is none.
+pub fn start(
+    settings: &Settings,
+    dependencies: &Dependencies,
+    db: &Db,
+    master: &MasterKeys,
+    clock: Clock,
+) -> Result<Limits, String> {
+    let redis = match &settings.redis {
+        None => None,
+        Some(url) => {
+            let guard =
+                Guard { name: REDIS.into(), timeout: BUDGET, degraded: DEGRADED, patience: Some(PATIENCE) };
+            Some(Redis::new(url, dependencies.add(guard)).map_err(|why| format!("redis.url {why}"))?)
+        }
+    };
+    let shared = match (settings.limits.store, redis) {
+        (Store::Auto | Store::Redis, Some(redis)) => Shared::Redis(Box::new(redis), db.clone()),
+        (Store::Auto, None) if settings.database_url.is_some() => Shared::Database(db.clone()),
+        (Store::Database, _) => Shared::Database(db.clone()),
+        _ => Shared::None,
+    };
+    let key = MacKey::derive(master.current(), "limits");
+    Ok(Limits::new(settings.limits.rules.iter().copied(), shared, key, clock))
+}
+
+/// What is told to whoever is over a limit.
+pub fn too_many(taken: &Taken) -> Problem {
+    errors::problem("too_many_attempts").retry_after(taken.retry_after()).headers(taken.headers())
+}
