@@ -86,7 +86,10 @@ pub async fn finish(State(state): State<Finish>, mut request: Request, next: Nex
         .collect();
     if let Some(problem) = problem {
         response = document(&state, &problem, &id, &headers);
-        response.headers_mut().extend(sharing);
+        // A problem's own word on a limit comes before the network's.
+        let own = response.headers().contains_key("ratelimit");
+        let more = sharing.into_iter().filter(|(name, _)| !(own && name.as_str().starts_with("ratelimit")));
+        response.headers_mut().extend(more);
     } else if failed
         && response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind == "text/plain; charset=utf-8")
     {

@@ -17,6 +17,7 @@ statements! {
         RETURNING free_at";
     STANDS = "SELECT free_at FROM limits WHERE key = $1";
     GIVE_BACK = "UPDATE limits SET free_at = free_at - $2 WHERE key = $1";
+    FORGET = "DELETE FROM limits WHERE key = $1";
     SWEEP = "DELETE FROM limits WHERE key IN (SELECT l.key FROM limits l WHERE l.free_at <= $1 ORDER BY l.free_at LIMIT 500
         /*pg FOR UPDATE SKIP LOCKED */)";
 }
@@ -48,6 +49,11 @@ pub(super) fn take(
 /// The attempt counts no more.
 pub(super) fn give_back(tx: &mut Tx<'_>, key: Key, quota: &Quota) -> db::Result<()> {
     tx.execute(&GIVE_BACK, params![key.as_number(), quota.interval()]).map(|_| ())
+}
+
+/// Nothing counts any more.
+pub(super) fn forget(tx: &mut Tx<'_>, key: Key) -> db::Result<()> {
+    tx.execute(&FORGET, params![key.as_number()]).map(|_| ())
 }
 
 /// Forgets a batch of what counts no more. True when there is more.

@@ -200,6 +200,15 @@ impl Limits {
         database::give_back(tx, self.key(counted, subject), &counted.rule.quota)
     }
 
+    /// Forgets what [`Limits::take_in`] counted against a subject.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub fn forget_in(&self, tx: &mut Tx<'_>, name: Name, subject: &[u8]) -> db::Result<()> {
+        let Some(counted) = self.on(name) else { return Ok(()) };
+        database::forget(tx, self.key(counted, subject))
+    }
+
     /// A limit's rule, unless it is off.
     pub fn rule(&self, name: Name) -> Option<Rule> {
         self.on(name).map(|counted| counted.rule)

@@ -37,10 +37,10 @@ pub(super) async fn ask(
     }
     let (inner, user, session) = (app.clone(), current.row.user_id, current.row.session_id);
     let opened = app.db.write(move |tx| {
-        mailed::lock_person(tx, user)?;
         if !mailed::may_ask(tx, &inner, to.key(), Asked::Notice)? {
             return Ok(true);
         }
+        mailed::lock_person(tx, user)?;
         let proofs = Proofs::new(EMAIL_CHANGE.prefix, &inner.chance);
         let code = code_digest(inner.code_key.current(), EMAIL_CHANGE.purpose, user.as_bytes(), &proofs.code);
         let (now, lifetime) = (inner.clock.now(), inner.settings.email_change_lifetime);

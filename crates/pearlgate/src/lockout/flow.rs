@@ -42,7 +42,7 @@ pub async fn turn(app: &App, whose: Whose, device: Option<Id<DeviceRow>>) -> Opt
 pub fn reserve(
     tx: &mut Tx<'_>,
     app: &App,
-    whose: Whose,
+    (whose, address_key): (Whose, &str),
     device: Option<Id<DeviceRow>>,
 ) -> db::Result<Result<Reserved, Refused>> {
     let subject = whose.subject();
@@ -55,12 +55,17 @@ pub fn reserve(
     {
         return Ok(Ok(reserved));
     }
-    let counted = match count(tx, app, SIGN_IN.name, subject.as_bytes())? {
+    let counted = match count(tx, app, SIGN_IN.name, address_key.as_bytes())? {
         Ok(counted) => counted,
         Err(refused) => return Ok(Err(refused)),
     };
     let (now, rules) = (app.clock.now(), &app.settings.lockout);
-    let mut reserved = Reserved { counted, device, ..Reserved::new(subject, Guesser::Stranger) };
+    let mut reserved = Reserved {
+        counted,
+        device,
+        address_key: address_key.to_owned(),
+        ..Reserved::new(subject, Guesser::Stranger)
+    };
     if rules.mode == Mode::Off {
         return Ok(Ok(reserved));
     }
@@ -70,7 +75,7 @@ pub fn reserve(
         tx.opt(&store::RESERVE, params![subject, whose.tag(), now, now - rules.forget, most])?;
     let Some((nth, in_all)) = nth else {
         if counted {
-            app.limits.give_back_in(tx, SIGN_IN.name, subject.as_bytes())?;
+            app.limits.give_back_in(tx, SIGN_IN.name, address_key.as_bytes())?;
         }
         let until: Option<(Timestamp,)> = tx.opt(&store::LOCKED, params![subject])?;
         let until = until.map_or(now, |(until,)| until);
@@ -82,9 +87,9 @@ pub fn reserve(
             reserved.locks_until = now + pause;
             tx.execute(&store::LOCK, params![subject, reserved.locks_until])?;
         }
-        // Once when it begins, and once when it has no end any more: the first link is too old by then.
-        reserved.tells = nth == i64::from(rules.after) || in_all == most;
     }
+    // Once when it begins, and once when it has no end any more: the first link is too old by then.
+    reserved.tells = nth == i64::from(rules.after) || in_all == most;
     Ok(Ok(reserved))
 }
 
@@ -184,7 +189,7 @@ fn give_back(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> 
     }
     match reserved.guesser {
         Guesser::Session(session) => app.limits.give_back_in(tx, REAUTHENTICATION.name, session.as_bytes()),
-        _ => app.limits.give_back_in(tx, SIGN_IN.name, reserved.subject.as_bytes()),
+        _ => app.limits.give_back_in(tx, SIGN_IN.name, reserved.address_key.as_bytes()),
     }
 }
 
@@ -203,7 +208,8 @@ impl Job for Tell {
 ///
 /// # Errors
 /// As every statement.
-pub fn wrong(tx: &mut Tx<'_>, app: &App, reserved: &Reserved, address_key: &str) -> db::Result<()> {
+pub fn wrong(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> {
+    let address_key = &reserved.address_key;
     if reserved.tells && app.settings.lockout.mode == Mode::On {
         let job = Tell { address_key: address_key.to_owned() };
         let when = When::now(app.clock.now(), LINK).unique(format!("locked:{address_key}"));
@@ -220,10 +226,10 @@ async fn tell(app: App, job: Tell) -> Result<(), JobError> {
             let Some((user, to)) = owner else { return Ok(()) };
             let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
             inner.audit(tx, &Stream::of(user), "account_locked", nowhere, json!({}))?;
-            mailed::lock_person(tx, user)?;
             if !mailed::may_ask(tx, &inner, &job.address_key, Asked::Unlock)? {
                 return Ok(());
             }
+            mailed::lock_person(tx, user)?;
             let token = Secret::encode(PREFIX, &inner.chance.bytes::<32>());
             let now = inner.clock.now();
             tx.execute(&store::OPEN, params![user, token.digest(), now + LINK])?;
@@ -245,11 +251,25 @@ pub fn handle(app: &App, handlers: Handlers) -> Handlers {
     handlers.on(move |job: Tell| tell(app.clone(), job))
 }
 
+/// Somebody begins to register an address that nobody had: what was counted against it counts against the account, so
+/// that a lock does not tell whether there was one.
+///
+/// # Errors
+/// As every statement.
+pub fn adopt(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, address_key: &str) -> db::Result<()> {
+    let nobody = Whose::at(app.code_key.current(), None, address_key);
+    let account = Whose::Account(user).subject();
+    tx.execute(&store::ADOPT, params![account, nobody.subject(), nobody.tag()]).map(|_| ())
+}
+
 /// A new password: nobody has guessed at it yet. True when something was forgotten.
 ///
 /// # Errors
 /// As every statement.
-pub fn forget(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<bool> {
+pub fn forget(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
+    if let Some((address_key,)) = tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])? {
+        app.limits.forget_in(tx, SIGN_IN.name, address_key.as_bytes())?;
+    }
     let had: Option<(i64,)> = tx.opt(&store::FORGET, params![Whose::Account(user).subject()])?;
     let on_devices = tx.execute(&store::FORGET_ON_DEVICES, params![user])?;
     tx.execute(&store::DROP_LINK, params![user])?;
@@ -264,7 +284,7 @@ pub async fn unlock(app: &App, user: Id<UserRow>) -> db::Result<bool> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
-            let had = forget(tx, user)?;
+            let had = forget(tx, &inner, user)?;
             if had {
                 let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
                 inner.audit(
@@ -314,7 +334,7 @@ pub(super) async fn answer(app: &App, token: &Secret, said: Said, from: ClientAd
             if tx.opt::<(Id<UserRow>,)>(&store::CONSUME, params![user, digest, now])?.is_none() {
                 return Ok(false);
             }
-            forget(tx, user)?;
+            forget(tx, &inner, user)?;
             inner.audit_own(tx, user, "account_unlocked", from, json!({ "by": "mail" }))?;
             Ok(true)
         })

@@ -16,7 +16,9 @@ pub mod pages;
 mod store;
 mod turns;
 
-pub use flow::{Tell, forget, handle, reserve, reserve_signed_in, right, sweep, turn, unlock, unused, wrong};
+pub use flow::{
+    Tell, adopt, forget, handle, reserve, reserve_signed_in, right, sweep, turn, unlock, unused, wrong,
+};
 pub use model::{Refused, Reserved, Whose};
 pub use store::STATEMENTS;
 pub use turns::{Turn, Turns};

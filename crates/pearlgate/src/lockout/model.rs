@@ -68,6 +68,8 @@ pub(super) enum Guesser {
 #[derive(Debug, Clone)]
 pub struct Reserved {
     pub(super) subject: String,
+    /// The address that was given; empty on a known device and in a session.
+    pub(super) address_key: String,
     pub(super) guesser: Guesser,
     /// The device that it comes from, known or by now a stranger again.
     pub(super) device: Option<(Id<UserRow>, Id<DeviceRow>)>,
@@ -82,7 +84,15 @@ pub struct Reserved {
 impl Reserved {
     pub(super) fn new(subject: String, guesser: Guesser) -> Self {
         let locks_until = Timestamp::from_micros(0);
-        Self { subject, guesser, device: None, locks_until, counted: false, tells: false }
+        Self {
+            subject,
+            address_key: String::new(),
+            guesser,
+            device: None,
+            locks_until,
+            counted: false,
+            tells: false,
+        }
     }
 
     /// Whether it comes from a device that signed in to this account before.

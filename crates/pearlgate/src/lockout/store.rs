@@ -15,6 +15,10 @@ statements! {
         WHERE password_guesses.tag <> excluded.tag
             OR (password_guesses.locked_until <= $3 AND password_guesses.strangers < $5)
         RETURNING in_a_row, strangers";
+    ADOPT = "INSERT INTO password_guesses (subject, tag, in_a_row, strangers, devices, locked_until, last_at)
+        SELECT $1, 0, g.in_a_row, g.strangers, 0, g.locked_until, g.last_at FROM password_guesses g
+            WHERE g.subject = $2 AND g.tag = $3
+        ON CONFLICT (subject) DO NOTHING";
     LOCK = "UPDATE password_guesses SET locked_until = $2 WHERE subject = $1 AND locked_until < $2";
     /// The owner said that it was somebody else.
     KEEP_OUT = "INSERT INTO password_guesses (subject, tag, in_a_row, strangers, devices, locked_until, last_at)
@@ -43,6 +47,7 @@ statements! {
     /// A proven address that somebody has.
     OWNER = "SELECT e.user_id, e.address FROM user_emails e
         JOIN verified_emails v ON v.user_id = e.user_id WHERE e.address_key = $1";
+    ADDRESS_KEY = "SELECT address_key FROM user_emails WHERE user_id = $1";
     OPEN = "INSERT INTO unlock_tokens (user_id, link_digest, expires_at) VALUES ($1, $2, $3)
         ON CONFLICT (user_id) DO UPDATE SET link_digest = excluded.link_digest, expires_at = excluded.expires_at";
     BY_LINK = "SELECT t.user_id, e.address FROM unlock_tokens t JOIN user_emails e ON e.user_id = t.user_id

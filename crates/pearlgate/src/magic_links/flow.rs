@@ -71,8 +71,9 @@ async fn send(app: App, job: SendMagicLink) -> Result<(), JobError> {
         .write(move |tx| {
             let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
             let Some((user,)) = who else { return Ok(()) };
+            let may = mailed::may_ask(tx, &inner, &job.address_key, Asked::MagicLink)?;
             mailed::lock_person(tx, user)?;
-            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::MagicLink)? {
+            if !may {
                 return mailed::keep_last(tx, &inner, user, Asked::MagicLink);
             }
             let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;

@@ -156,7 +156,8 @@ pub fn forget_failures(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
 }
 
 /// Whether one more mail may go to the mailbox of an address, and counts it: strangers can have so many sent in any hour
-/// and any day, of all kinds together. When not, leave everything as it is: what was mailed last stays good.
+/// and any day, of all kinds together. When not, leave everything as it is: what was mailed last stays good. Locks the
+/// mailbox: ask before a person is locked.
 ///
 /// # Errors
 /// As every statement.

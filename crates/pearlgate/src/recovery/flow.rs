@@ -73,8 +73,9 @@ async fn send(app: App, job: ForgotPassword) -> Result<(), JobError> {
         .write(move |tx| {
             let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
             let Some((user,)) = who else { return Ok(()) };
+            let may = mailed::may_ask(tx, &inner, &job.address_key, Asked::Reset)?;
             mailed::lock_person(tx, user)?;
-            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::Reset)? {
+            if !may {
                 return mailed::keep_last(tx, &inner, user, Asked::Reset);
             }
             mail_reset(tx, &inner, user, "password_reset")?;
@@ -162,7 +163,7 @@ pub(super) async fn reset(
             registration::forget_profile(tx, user)?;
         }
         passwords::set(tx, user, &hash, now)?;
-        lockout::forget(tx, user)?;
+        lockout::forget(tx, &inner, user)?;
         passwords::note_breach_check(tx, user, chosen.asked, now)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::PasswordChanged, from)?;

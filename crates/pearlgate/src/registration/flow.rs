@@ -16,6 +16,7 @@ use super::model::{PREFIX, PURPOSE, Refusal, VerificationRow};
 use super::store::{self, Consumed, Guess, Holder, Open};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
+use crate::lockout;
 use crate::mailed::{self, Asked, MAX_GUESSES, Proofs, code_digest, in_words};
 use crate::passwords::{self, Chosen, Password, Unfit};
 use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Started, Visit};
@@ -89,8 +90,8 @@ struct Registration<'r> {
 
 impl Registration<'_> {
     fn store(&self, tx: &mut Tx<'_>, from: ClientAddress) -> db::Result<()> {
-        let before = locked_holder(tx, self.form.email.key())?;
-        let proven = match &before {
+        // The mailbox is locked before the person, here as everywhere.
+        let proven = match tx.opt::<Holder>(&store::HOLDER, params![self.form.email.key()])? {
             Some(holder) => tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some(),
             None => false,
         };
@@ -98,6 +99,7 @@ impl Registration<'_> {
         if !mailed::may_ask(tx, self.app, self.form.email.key(), what)? {
             return Ok(());
         }
+        let before = locked_holder(tx, self.form.email.key())?;
         let (holder, verified) = self.holder(tx, before)?;
         let stream = Stream::of(holder.user_id);
         let service_name = &self.app.settings.service_name;
@@ -142,6 +144,7 @@ impl Registration<'_> {
         let ours: Option<(Id<UserRow>,)> =
             tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
         if ours.is_some() {
+            lockout::adopt(tx, self.app, user_id, key)?;
             return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
         }
         // Somebody registered the same address between our look and our insert.
@@ -438,13 +441,15 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
+            if tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])?.is_none()
+                || !mailed::may_ask(tx, &inner, &job.address_key, Asked::Verification)?
+            {
+                return Ok(());
+            }
             locked_holder(tx, &job.address_key)?;
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };
-            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::Verification)? {
-                return Ok(());
-            }
             let proofs = Proofs::new(PREFIX, &inner.chance);
             let (link, code) = (proofs.token.digest(), code(&inner, open.verification_id, &proofs.code));
             let expires_at = inner.clock.now() + inner.settings.verification_lifetime;

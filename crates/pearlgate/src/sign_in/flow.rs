@@ -36,7 +36,8 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
     let device = account.and_then(|user| sessions::device(app, user, login.visit.device_token.as_ref()));
     let _turn = lockout::turn(app, whose, device).await.ok_or(Overloaded)?;
     let inner = app.clone();
-    let reserved = app.db.write(move |tx| lockout::reserve(tx, &inner, whose, device)).await?;
+    let key = login.email.key().to_owned();
+    let reserved = app.db.write(move |tx| lockout::reserve(tx, &inner, (whose, &key), device)).await?;
     let tried = Tried { login, reserved: reserved.map_err(Refusal::Kept)? };
     let mut candidate = candidate;
     // Another sign-in of the same person may have put a better hash in the place of the one that was checked.
@@ -203,7 +204,7 @@ async fn refused(
             let Tried { login, reserved } = &tried;
             match unproven {
                 true => lockout::right(tx, &inner, reserved)?,
-                false => lockout::wrong(tx, &inner, reserved, login.email.key())?,
+                false => lockout::wrong(tx, &inner, reserved)?,
             }
             inner.audit(tx, &stream, "sign_in_failed", login.visit.from, json!({ "reason": reason }))
         })

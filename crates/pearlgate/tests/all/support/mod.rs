@@ -170,12 +170,18 @@ impl TestApp {
 
     /// A second server on the same database, as a second process would be one.
     pub async fn twin(&self) -> Running {
+        self.twin_with(true, "").await
+    }
+
+    /// A second server on the same database, with settings of its own.
+    pub async fn twin_with(&self, dev: bool, more: &str) -> Running {
         let url = self.database.as_ref().expect("only PostgreSQL can be shared").url.clone();
         let dir = tempfile::tempdir().unwrap();
-        let key = std::fs::read_to_string(self.dir.path().join("dev-master.key")).unwrap();
-        std::fs::write(dir.path().join("dev-master.key"), key).unwrap();
-        let settings =
-            Settings { public_url: self.url.clone(), ..test_settings(dir.path(), Some(&url), true, "") };
+        if let Ok(key) = std::fs::read_to_string(self.dir.path().join("dev-master.key")) {
+            std::fs::write(dir.path().join("dev-master.key"), key).unwrap();
+        }
+        let settings = test_settings(dir.path(), Some(&url), dev, more);
+        let settings = Settings { public_url: self.app.settings.public_url.clone(), ..settings };
         self.twins.lock().unwrap().push(dir);
         server::start(settings, self.clock.clone(), Entropy::System).await.unwrap()
     }
