@@ -32,7 +32,7 @@ const HELP: &str = "\
 cargo xtask bench [NAME…]                the ordinary measures, or those whose name contains one of the words:
                                          start, writes, login, libsodium, refresh, session, postgres, nodes,
                                          size, memory, storm, kills
-cargo xtask bench --timing [SAMPLES]     does the time of a refusal tell what account there is? 2,000 of each kind: 40 min
+cargo xtask bench --timing [SAMPLES]     does the time of an answer tell what account there is? 10,000 of each kind: 50 min
 cargo xtask bench --races [ROUNDS]       the suite's races: mailed secrets 10,000 rounds, refreshes a tenth
 cargo xtask bench --import [--people N]  `pearlgate import users` of 1,000,000 people
 cargo xtask bench --breach [--lines N]   `pearlgate breach build` of 20,000,000 lines

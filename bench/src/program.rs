@@ -45,6 +45,16 @@ fn command() -> Measured<Command> {
     Ok(command)
 }
 
+/// A setting as the settings file calls it, and its value.
+pub(crate) type Setting = (&'static str, &'static str);
+
+/// Settings as the environment spells them.
+fn variables(settings: &[Setting]) -> impl Iterator<Item = (String, &'static str)> {
+    settings
+        .iter()
+        .map(|(key, value)| (format!("PEARLGATE__{}", key.to_uppercase().replace('.', "__")), *value))
+}
+
 /// A line of `/proc/PID/status`, in KiB.
 pub(crate) fn memory(pid: u32, what: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -68,7 +78,14 @@ impl Program {
     /// Starts it in dev mode with its default settings on this data; it asks nobody about breached passwords, which
     /// would be a call to the world outside.
     pub(crate) fn start(data: &Path) -> Measured<Self> {
-        Self::spawn(command()?.arg("--dev"), data, None)
+        Self::dev_with(data, &[])
+    }
+
+    /// The same with settings over the default ones, such as `("hashing.memory_kib", "1024")`.
+    pub(crate) fn dev_with(data: &Path, settings: &[Setting]) -> Measured<Self> {
+        let mut command = command()?;
+        command.arg("--dev").envs(variables(settings));
+        Self::spawn(&mut command, data, None)
     }
 
     /// The same on a PostgreSQL database.
@@ -78,22 +95,21 @@ impl Program {
         Self::spawn(&mut command, data, None)
     }
 
-    /// The same, from a time when this was thought to be memory enough for a hash.
-    pub(crate) fn weaker(data: &Path, memory_kib: u32) -> Measured<Self> {
-        let mut command = command()?;
-        command.arg("--dev").env("PEARLGATE__HASHING__MEMORY_KIB", memory_kib.to_string());
-        Self::spawn(&mut command, data, None)
-    }
-
     /// Starts it as in production on data that dev mode made.
     pub(crate) fn production(data: &Path) -> Measured<Self> {
+        Self::production_with(data, &[])
+    }
+
+    /// The same with settings over the default ones.
+    pub(crate) fn production_with(data: &Path, settings: &[Setting]) -> Measured<Self> {
         let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|taken| taken.local_addr());
         let internal = free.map_err(|e| e.to_string())?.port();
         let mut command = command()?;
         command
             .env("PEARLGATE__SERVER__PUBLIC_URL", "http://localhost")
             .env("PEARLGATE__SERVER__INTERNAL_LISTEN", format!("127.0.0.1:{internal}"))
-            .env("PEARLGATE__SECRETS__MASTER_KEY_FILE", data.join("dev-master.key"));
+            .env("PEARLGATE__SECRETS__MASTER_KEY_FILE", data.join("dev-master.key"))
+            .envs(variables(settings));
         Self::spawn(&mut command, data, Some(internal))
     }
 

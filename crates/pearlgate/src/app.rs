@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foundation::audit::{Event, Stream, Trail};
 use foundation::db::{self, Db, Migration, Tx};
-use foundation::http::{ClientAddress, Idempotency};
+use foundation::http::{ClientAddress, Idempotency, OneForAll};
 use foundation::jobs::Queue;
 use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKeys, MasterKeys, Sealer};
 use foundation::limits::Limits;
@@ -21,6 +21,7 @@ use crate::lockout::Turns;
 use crate::passwords::{Breaches, Cost, HashPool};
 use crate::sessions::{AccessTokens, KeyKeeper, Places, RefreshKey, Seen};
 use crate::settings::Settings;
+use crate::sign_in::{Alarms, History};
 use crate::templates;
 
 macro_rules! migrations {
@@ -52,7 +53,10 @@ pub struct Parts {
     pub dependencies: Dependencies,
     pub mailbox: Option<Mailbox>,
     pub limits: Limits,
+    pub one_for_all: OneForAll,
     pub turns: Turns,
+    pub alarms: Alarms,
+    pub history: History,
     pub hashes: HashPool,
     pub breaches: Breaches,
     pub refresh_key: RefreshKey,
@@ -66,6 +70,7 @@ pub struct Parts {
     pub stopping: watch::Sender<bool>,
     pub code_key: MacKeys,
     pub device_key: MacKeys,
+    pub work_key: MacKeys,
     pub cursors: CursorKey,
     pub idempotency: Idempotency,
     pub sealer: Sealer,
@@ -109,7 +114,10 @@ impl App {
         let cost = Cost { memory, passes, lanes };
         Ok(Self(Arc::new(Parts {
             limits,
+            one_for_all: OneForAll::default(),
             turns: Turns::default(),
+            alarms: Alarms::new(settings.alarms, &chance),
+            history: History::new(settings.limits.history_per_day),
             hashes: HashPool::start(
                 cost,
                 settings.peppers.clone(),
@@ -128,6 +136,7 @@ impl App {
             stopping: watch::channel(false).0,
             code_key: MacKeys::derive(master, "code"),
             device_key: MacKeys::derive(master, "device"),
+            work_key: MacKeys::derive(master, "work"),
             cursors: CursorKey::derive(master),
             idempotency: Idempotency::derive(master),
             metrics: Metrics::start(),

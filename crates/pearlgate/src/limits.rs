@@ -2,7 +2,7 @@
 
 use foundation::db::Db;
 use foundation::kernel::{Clock, MacKey, MasterKeys, Problem};
-use foundation::limits::{Limits, Name, Redis, Shared, Taken};
+use foundation::limits::{Limits, Mode, Name, Quota, Redis, Rule, Shared, Taken};
 use foundation::outbound::{Dependencies, Patience, Settings as Guard};
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ macro_rules! limits {
     };
 }
 
+/// Each solved challenge once; no setting, because it would be no proof otherwise.
+pub const PROOF_OF_WORK: Limit = Limit { name: "proof_of_work", by: By::Everybody };
+/// Longer than a challenge can be solved.
+const ONCE: Duration = Duration::from_secs(600);
+
 limits! {
     /// Wrong passwords at sign-in.
     SIGN_IN = "sign_in" by Account;
@@ -83,7 +88,8 @@ pub fn start(
     master: &MasterKeys,
     clock: Clock,
 ) -> Result<Limits, String> {
-    let redis = match &settings.redis {
+    let wanted = matches!(settings.limits.store, Store::Auto | Store::Redis);
+    let redis = match settings.redis.as_ref().filter(|_| wanted) {
         None => None,
         Some(url) => {
             let guard =
@@ -98,7 +104,9 @@ pub fn start(
         _ => Shared::None,
     };
     let key = MacKey::derive(master.current(), "limits");
-    Ok(Limits::new(settings.limits.rules.iter().copied(), shared, key, clock))
+    let once =
+        Quota::new(1, ONCE).map(|quota| (PROOF_OF_WORK.name, Rule { quota, mode: Mode::On, lazy: false }));
+    Ok(Limits::new(settings.limits.rules.iter().copied().chain(once), shared, key, clock))
 }
 
 /// What is told to whoever is over a limit.

@@ -8,7 +8,7 @@ use foundation::limits::sweep as sweep_limits;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::{lockout, magic_links, mailed, passwords, recovery, registration, sessions};
+use crate::{lockout, magic_links, mailed, passwords, recovery, registration, sessions, sign_in};
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -41,8 +41,9 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let people = registration::sweep(tx, &inner)?;
             let secrets = mailed::sweep(tx, inner.clock.now())?;
             let guesses = lockout::sweep(tx, inner.clock.now())?;
+            let attempts = sign_in::sweep(tx, &inner)?;
             let limits = sweep_limits(tx, inner.clock.now())?;
-            Ok(sessions || people || secrets || guesses || limits)
+            Ok(sessions || people || secrets || guesses || attempts || limits)
         });
         if !more.await? {
             passwords::learn_foreign(&app).await?;

@@ -46,6 +46,10 @@ pub struct ProblemDocument {
     #[schema(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Where the mailed code goes, with `/v1/auth/magic-link/consume`.
+    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    magic_link_id: Option<String>,
 }
 
 #[derive(OpenApi)]
@@ -60,7 +64,7 @@ pub struct ProblemDocument {
     ),
     paths(
         registration::http::register, registration::http::verify_email, registration::http::resend_verification,
-        sign_in::http::login, magic_links::http::ask, magic_links::http::consume, sessions::http::refresh,
+        sign_in::http::login, sign_in::http::challenge, magic_links::http::ask, magic_links::http::consume, sessions::http::refresh,
         sessions::http::logout, recovery::http::forgot_password, recovery::http::reset_password,
         lockout::http::unlock,
         passwords::http::change_password, email_change::http::change_email, email_change::http::confirm_email,

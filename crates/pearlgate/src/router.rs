@@ -96,6 +96,7 @@ pub fn doors(app: &App) -> Doors {
         &[SIGN_IN_NETWORK, SIGN_IN_EVERYBODY, SIGN_IN],
         post(sign_in::http::login),
     );
+    map.add(M::GET, "/v1/auth/challenge", Open, &[], get(sign_in::http::challenge));
     map.add(M::POST, "/v1/auth/magic-link", Open, &[MAIL_NETWORK], post(magic_links::http::ask));
     map.add(M::POST, "/v1/auth/magic-link/consume", Open, &[PROOF_NETWORK], post(magic_links::http::consume));
     map.add(
@@ -288,6 +289,17 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
         return errors::problem("permission_denied")
             .detail("This request was sent by a page of another site. Applications on other addresses are named in cors.origins.")
             .into_response();
+    }
+    if let Some(one) =
+        app.one_for_all.note(&app.settings.proxies, peer.remote.ip(), request.headers(), app.clock.now())
+    {
+        metrics::counter!("client_address_undeclared_proxy_total").increment(1);
+        tracing::error!(
+            address = %one,
+            "EVERYBODY COMES FROM ONE ADDRESS, which says that it forwards for others and is not declared: limits by network \
+             stop all of them together, and the trail names it instead of them. If it is your proxy, name it in \
+             server.trusted_proxies."
+        );
     }
     let client = app.settings.proxies.client(peer.remote.ip(), request.headers());
     request.extensions_mut().insert(client);

@@ -391,7 +391,7 @@ impl Settings {
             limits: limits::read(layers, &raw.limits, dev, &raw.redis.url)?,
             lockout: limits::lockout(layers, &raw.lockout)?,
             alarms: limits::alarms(layers, &raw.alarms)?,
-            redis: Some(raw.redis.url).filter(|url| !url.reveal().is_empty()),
+            redis: limits::redis(layers, raw.redis.url)?,
             email_change_lifetime: duration(layers, "email_change.lifetime", &raw.email_change.lifetime)?,
             email_change_undo: duration(layers, "email_change.undo", &raw.email_change.undo)?,
             min_password_length: min_length(layers, "passwords.min_length", raw.passwords.min_length)?,
@@ -432,6 +432,10 @@ impl Settings {
                 "server.listen",
                 "is not on this machine, and --dev opens doors that nobody else may use. Listen on 127.0.0.1, or serve without --dev.",
             ));
+        }
+        if self.alarms.answer == AlarmAnswer::MailedCode && !self.magic_links {
+            let what = "is \"mailed_code\", which is taken where magic links are: set magic_link.enabled, or another answer";
+            return Err(layers.refuse("alarms.answer", what));
         }
         if self.access_lifetime > self.refresh_idle {
             return Err(layers.refuse("tokens.access", "is longer than tokens.refresh_idle: make it shorter"));

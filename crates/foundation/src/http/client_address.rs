@@ -1,9 +1,14 @@
 //! Who is calling: the peer, or what a declared proxy says. A forwarded header from anybody else means nothing.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
+
+use crate::kernel::Timestamp;
 
 /// The networks whose forwarded headers are believed.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +75,66 @@ impl Proxies {
     }
 }
 
+/// So many requests are looked at before anything is said.
+const LOOKED_AT: u32 = 200;
+/// So many addresses behind the one have to be told of.
+const SEVERAL: usize = 3;
+/// How often it is said again.
+const AGAIN: Duration = Duration::from_secs(3600);
+
+/// Notices that everybody comes from one address which says that it forwards for others, and which nobody declared: limits
+/// by network then stop everybody together.
+#[derive(Debug, Default)]
+pub struct OneForAll(Mutex<Looked>);
+
+#[derive(Debug, Default)]
+struct Looked {
+    peer: Option<IpAddr>,
+    requests: u32,
+    forwarded: u32,
+    told_of: Vec<u64>,
+    said_at: Option<Timestamp>,
+}
+
+impl OneForAll {
+    /// Notes a request; gives the one address when it is time to say something.
+    pub fn note(
+        &self,
+        proxies: &Proxies,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Option<IpAddr> {
+        let peer = peer.to_canonical();
+        if proxies.contains(peer) {
+            return None;
+        }
+        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.peer != Some(peer) {
+            // Somebody else comes by themselves: there is no one for all.
+            *looked = Looked { peer: Some(peer), said_at: looked.said_at, ..Looked::default() };
+        }
+        looked.requests += 1;
+        if let Some(value) = headers.get("x-forwarded-for").or_else(|| headers.get("forwarded")) {
+            looked.forwarded += 1;
+            let mut hasher = DefaultHasher::new();
+            value.as_bytes().hash(&mut hasher);
+            let value = hasher.finish();
+            if looked.told_of.len() < SEVERAL && !looked.told_of.contains(&value) {
+                looked.told_of.push(value);
+            }
+        }
+        if looked.requests < LOOKED_AT {
+            return None;
+        }
+        let one = looked.told_of.len() >= SEVERAL && looked.forwarded * 2 >= looked.requests;
+        let due = looked.said_at.is_none_or(|said| now >= said + AGAIN || now < said);
+        let said_at = if one && due { Some(now) } else { looked.said_at };
+        *looked = Looked { said_at, ..Looked::default() };
+        (one && due).then_some(peer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +170,49 @@ mod tests {
             "192.0.2.9",
             "mapped addresses are IPv4"
         );
+    }
+
+    #[test]
+    fn cve_2026_45364_one_network_of_ipv6_is_one_client() {
+        let network = |text: &str| ClientAddress(text.parse().unwrap()).network().to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+        assert_eq!(network("2001:db8:1:2::"), network("2001:db8:1:2:ffff::1"));
+        assert_ne!(network("2001:db8:1:3::"), network("2001:db8:1:2::"));
+        assert_eq!(network("192.0.2.7"), "192.0.2.7/32");
+    }
+
+    #[test]
+    fn one_address_for_all_is_noticed_and_said_once_an_hour() {
+        let (one, none) = (&OneForAll::default(), &Proxies::default());
+        let (peer, at) = ("10.0.0.1".parse().unwrap(), Timestamp::from_micros);
+        let said = |now: i64, several: bool| {
+            (0..1_000_u32).filter(move |n| {
+                let mut headers = HeaderMap::new();
+                let place = if several { n % 50 } else { 1 };
+                headers.insert("x-forwarded-for", format!("192.0.2.{place}").parse().unwrap());
+                one.note(none, peer, &headers, at(now)).is_some()
+            })
+        };
+        assert_eq!(said(0, false).count(), 0, "one client behind it may be all there is");
+        assert_eq!(said(0, true).count(), 1);
+        assert_eq!(said(3_599_000_000, true).count(), 0);
+        assert_eq!(said(3_600_000_000, true).count(), 1);
+        // Whoever comes by themselves shows that it is not one for all, whatever one of them says.
+        let other = OneForAll::default();
+        let stranger = "192.0.2.99".parse().unwrap();
+        for n in 0..2_000_u32 {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", format!("192.0.2.{}", n % 50).parse().unwrap());
+            assert_eq!(other.note(none, peer, &headers, at(0)), None);
+            if n % 100 == 0 {
+                assert_eq!(other.note(none, stranger, &HeaderMap::new(), at(0)), None);
+            }
+        }
+        let declared = Proxies::parse(&["10.0.0.0/8".into()]).unwrap();
+        for n in 0..500_u32 {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", format!("192.0.2.{}", n % 50).parse().unwrap());
+            assert_eq!(other.note(&declared, peer, &headers, at(0)), None);
+        }
     }
 }

@@ -38,7 +38,7 @@ impl<E: Entity> Id<E> {
     }
 
     /// The id with these 16 bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes), PhantomData)
     }
 

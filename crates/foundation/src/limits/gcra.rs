@@ -33,7 +33,7 @@ impl Quota {
     }
 
     /// What one attempt costs, in microseconds.
-    pub(super) fn interval(&self) -> i64 {
+    pub fn interval(&self) -> i64 {
         self.window() / i64::from(self.count.max(1))
     }
 
@@ -49,7 +49,7 @@ impl Quota {
     }
 
     /// Tries once: the key's number as it is, and whether the attempt is allowed. `free_at` is the number after it.
-    pub(super) fn try_at(&self, free_at: i64, now: Timestamp) -> (bool, i64) {
+    pub fn try_at(&self, free_at: i64, now: Timestamp) -> (bool, i64) {
         let from = self.from(free_at, now);
         let next = from.saturating_add(self.interval());
         if next - now.micros() > self.window() { (false, from) } else { (true, next) }

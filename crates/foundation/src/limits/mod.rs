@@ -171,7 +171,11 @@ impl Limits {
                 Shared::Database(db) => in_database(db, key, quota, now, known).await?,
                 Shared::Redis(redis, db) => match redis.take(key, &quota, now, known).await {
                     Ok(answer) => answer,
-                    Err(_) => in_database(db, key, quota, now, known).await?,
+                    // Others of this process may have been let through meanwhile.
+                    Err(_) => {
+                        let known = quota.from(memory.known(key), now);
+                        in_database(db, key, quota, now, known).await?
+                    }
                 },
             };
             memory.learn(key, free_at, &quota, now);

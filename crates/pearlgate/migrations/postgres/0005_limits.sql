@@ -50,7 +50,8 @@ CREATE TABLE mails_asked (
     PRIMARY KEY (mailbox, number)
 );
 
--- Sign-ins by password as they came, for the replay of other policies. Whom and from where, in digests.
+-- Sign-ins by password as they came, for the replay of other policies: whose password (as in password_guesses), from
+-- which network, whether on a known device (1) and how it went.
 CREATE TABLE sign_in_attempts (
     id BYTEA NOT NULL PRIMARY KEY,
     at BIGINT NOT NULL,

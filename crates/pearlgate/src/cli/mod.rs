@@ -4,6 +4,7 @@ mod breach;
 mod doctor;
 mod hash;
 mod keys;
+mod limits;
 mod migrate;
 mod people;
 mod progress;
@@ -70,9 +71,35 @@ enum Command {
     /// Write people into a file
     #[command(subcommand)]
     Export(Export),
-    /// Shut somebody out, let them in again, end their sessions
+    /// Shut somebody out, let them in again, unlock them, end their sessions
     #[command(subcommand)]
     User(User),
+    /// Limits and lockout
+    #[command(subcommand)]
+    Limits(Limits),
+}
+
+#[derive(Subcommand)]
+enum Limits {
+    /// Replay the sign-ins of the last days under another policy and say whom it would have stopped
+    Simulate(Simulate),
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+The policy is a file of settings: what it says about [limits.sign_in], [limits.sign_in_network],
+[limits.sign_in_everybody] and [lockout] is laid over the settings in force. Nothing is changed. Sign-ins by password
+are written down for as long as limits.history.keep says; accounts are shown by their ids, addresses that nobody has
+as slots (?1a2b3c), which several may share. What a limit by network turned away then was never written down.")]
+struct Simulate {
+    /// How far back, such as 7d or 12h
+    #[arg(long, default_value = "7d", value_name = "TIME")]
+    since: String,
+    /// The policy
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Subcommand)]
@@ -89,6 +116,13 @@ enum User {
     },
     /// Let somebody sign in again
     Unsuspend {
+        /// The account's address or id (usr_…)
+        who: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Forget the wrong passwords that keep strangers out of an account
+    Unlock {
         /// The account's address or id (usr_…)
         who: String,
         #[command(flatten)]
@@ -284,6 +318,7 @@ pub fn run() -> ExitCode {
         Command::Keys(Keys::Revoke { kid, common }) => keys::revoke(&common, &kid),
         Command::Keys(Keys::Reseal(common)) => keys::reseal(&common),
         Command::User(command) => user::run(&command),
+        Command::Limits(command) => limits::run(&command),
         Command::Config(Config::Show { default, common }) => show(default, &common),
         Command::Breach(Breach::Build(options)) => breach::build(&options),
         Command::Breach(Breach::Check(options)) => breach::check(&options),

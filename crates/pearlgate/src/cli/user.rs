@@ -7,12 +7,14 @@ use foundation::kernel::{Clock, Entropy, Id};
 use super::{Common, Failure, User, block_on, lenient, say};
 use crate::accounts::{self, UserRow};
 use crate::app::{App, MIGRATIONS};
+use crate::lockout;
 use crate::server::{master_keys, open_database};
 
 pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
     let (who, common) = match command {
         User::Suspend { who, common, .. }
         | User::Unsuspend { who, common }
+        | User::Unlock { who, common }
         | User::SignOut { who, common } => (who, common),
     };
     block_on(async {
@@ -43,6 +45,11 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
             format!("{user} may sign in again.")
         } else {
             format!("{user} was not suspended. Nothing was changed.")
+        }),
+        User::Unlock { .. } => Ok(if lockout::unlock(app, user).await? {
+            format!("{user} is unlocked: wrong passwords of before count no more.")
+        } else {
+            format!("{user} was not locked. Nothing was changed.")
         }),
         User::SignOut { .. } => {
             accounts::sign_out(app, user).await?;

@@ -19,6 +19,6 @@ mod turns;
 pub use flow::{
     Tell, adopt, forget, handle, reserve, reserve_signed_in, right, sweep, turn, unlock, unused, wrong,
 };
-pub use model::{Refused, Reserved, Whose};
+pub use model::{Count, Refused, Reserved, Whose, counts};
 pub use store::STATEMENTS;
 pub use turns::{Turn, Turns};

@@ -8,6 +8,7 @@ use foundation::limits::Taken;
 use crate::accounts::UserRow;
 use crate::errors;
 use crate::sessions::{DeviceRow, SessionRow};
+use crate::settings::LockoutSettings;
 
 /// What the token in the mail about a lock begins with.
 pub(super) const PREFIX: &str = "pgu_";
@@ -128,6 +129,29 @@ impl From<Refused> for Problem {
 pub(super) fn pause(nth: i64, after: u32, first: Duration, longest: Duration) -> Option<Duration> {
     let beyond = u32::try_from(nth - i64::from(after)).ok()?;
     Some(first.saturating_mul(1_u32.checked_shl(beyond).unwrap_or(u32::MAX)).min(longest))
+}
+
+/// What is counted against a password, as the row has it: for the replay of policies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Count {
+    in_a_row: i64,
+    strangers: i64,
+    locked_until: i64,
+    last_at: i64,
+}
+
+/// Whether a stranger's attempt may be made, and counts it: what `RESERVE` does in the database.
+pub fn counts(count: &mut Count, rules: &LockoutSettings, now: Timestamp) -> bool {
+    if count.locked_until > now.micros() || count.strangers >= i64::from(rules.strangers) {
+        return false;
+    }
+    let quiet = count.last_at <= (now - rules.forget).micros();
+    count.in_a_row = if quiet { 1 } else { count.in_a_row + 1 };
+    (count.strangers, count.last_at) = (count.strangers + 1, now.micros());
+    if let Some(pause) = pause(count.in_a_row, rules.after, rules.first, rules.longest) {
+        count.locked_until = (now + pause).micros();
+    }
+    true
 }
 
 /// How long until a lock is over; for one without an end, `longest`.

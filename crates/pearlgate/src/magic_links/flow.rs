@@ -1,7 +1,7 @@
 //! What a person does who signs in by mail.
 
 use foundation::audit::Stream;
-use foundation::db;
+use foundation::db::{self, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError, When};
 use foundation::kernel::{Id, Problem, Secret};
@@ -71,29 +71,42 @@ async fn send(app: App, job: SendMagicLink) -> Result<(), JobError> {
         .write(move |tx| {
             let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
             let Some((user,)) = who else { return Ok(()) };
-            let may = mailed::may_ask(tx, &inner, &job.address_key, Asked::MagicLink)?;
-            mailed::lock_person(tx, user)?;
-            if !may {
-                return mailed::keep_last(tx, &inner, user, Asked::MagicLink);
-            }
-            let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
-            let proofs = Proofs::new(MAGIC_LINK.prefix, &inner.chance);
-            let code =
-                code_digest(inner.code_key.current(), MAGIC_LINK.purpose, user.as_bytes(), &proofs.code);
-            let (now, lifetime) = (inner.clock.now(), inner.settings.magic_link_lifetime);
-            tx.execute(&store::OPEN, params![user, job.id, proofs.token.digest(), code, now + lifetime])?;
-            let values = json!({
-                "link": format!("{}/magic-link?token={}", inner.settings.public_url, proofs.token.reveal()),
-                "code": proofs.code.reveal(),
-                "expires_in": in_words(lifetime),
-                "service_name": inner.settings.service_name,
-            });
-            inner.postman.send(tx, &Mail { kind: "magic_link".into(), to, values }, now, lifetime)?;
-            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-            inner.audit(tx, &Stream::of(user), "magic_link_sent", nowhere, json!({}))
+            mail_link(tx, &inner, user, &job.address_key, job.id)
         })
         .await?;
     Ok(())
+}
+
+/// Opens a link for a person and mails it to their address.
+///
+/// # Errors
+/// As every statement.
+pub fn mail_link(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    address_key: &str,
+    id: Id<MagicLinkRow>,
+) -> db::Result<()> {
+    let may = mailed::may_ask(tx, app, address_key, Asked::MagicLink)?;
+    mailed::lock_person(tx, user)?;
+    if !may {
+        return mailed::keep_last(tx, app, user, Asked::MagicLink);
+    }
+    let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
+    let proofs = Proofs::new(MAGIC_LINK.prefix, &app.chance);
+    let code = code_digest(app.code_key.current(), MAGIC_LINK.purpose, user.as_bytes(), &proofs.code);
+    let (now, lifetime) = (app.clock.now(), app.settings.magic_link_lifetime);
+    tx.execute(&store::OPEN, params![user, id, proofs.token.digest(), code, now + lifetime])?;
+    let values = json!({
+        "link": format!("{}/magic-link?token={}", app.settings.public_url, proofs.token.reveal()),
+        "code": proofs.code.reveal(),
+        "expires_in": in_words(lifetime),
+        "service_name": app.settings.service_name,
+    });
+    app.postman.send(tx, &Mail { kind: "magic_link".into(), to, values }, now, lifetime)?;
+    let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+    app.audit(tx, &Stream::of(user), "magic_link_sent", nowhere, json!({}))
 }
 
 /// What somebody shows.

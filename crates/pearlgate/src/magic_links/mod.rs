@@ -10,6 +10,6 @@ mod model;
 pub mod pages;
 mod store;
 
-pub use flow::{SendMagicLink, handle};
+pub use flow::{SendMagicLink, handle, mail_link};
 pub use model::{MagicLinkRow, Refusal};
 pub use store::STATEMENTS;

@@ -8,7 +8,8 @@ statements! {
     /// Locks a person for a change of what they sign in with. Beginning a session locks the same row less strictly,
     /// so that no session begins from what is being replaced.
     LOCK_PERSON = "SELECT id FROM users WHERE id = $1 /*pg FOR UPDATE */";
-    SPEND_ACCOUNT_GUESS = "INSERT INTO code_failures (user_id, in_a_row, today, today_ends_at) VALUES ($1, 1, 1, $3)
+    SPEND_ACCOUNT_GUESS = "INSERT INTO code_failures (user_id, in_a_row, today, today_ends_at)
+        SELECT u.id, 1, 1, $3 FROM users u WHERE u.id = $1
         ON CONFLICT (user_id) DO UPDATE SET in_a_row = code_failures.in_a_row + 1,
             today = CASE WHEN code_failures.today_ends_at <= $2 THEN 1 ELSE code_failures.today + 1 END,
             today_ends_at = CASE WHEN code_failures.today_ends_at <= $2 THEN excluded.today_ends_at

@@ -1,12 +1,14 @@
 //! What a person can do on the way to an account.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use foundation::audit::Stream;
 use foundation::db::{self, Param, Statement, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError, When};
-use foundation::kernel::{Digest, Id, Secret};
+use foundation::kernel::{Digest, Id, Problem, Secret};
 use foundation::mail::Mail;
 use foundation::params;
 use serde::{Deserialize, Serialize};
@@ -48,40 +50,112 @@ pub(super) async fn register(
     from: ClientAddress,
 ) -> Result<Id<VerificationRow>, Refusal> {
     if let Some(first) = key.replay(&app.db, app.clock.now()).await? {
-        return first.body.parse().map_err(|_| Refusal::Problem(foundation::kernel::Problem::internal()));
+        return first.body.parse().map_err(|_| Refusal::Problem(Problem::internal()));
     }
     let about = passwords::about_newcomer(app, form.email.as_str(), &form.display_name.0);
     let chosen = passwords::examine(app, "password", form.password.clone(), &about).await?;
     let password_hash = app.hashes.hash(&chosen.password).await?;
     let id = Id::<VerificationRow>::new(&app.clock, &app.chance);
-    let proofs = Proofs::new(PREFIX, &app.chance);
+    let wanted = Wanted {
+        email: form.email.as_str().to_owned(),
+        password_hash,
+        asked: chosen.asked,
+        display_name: form.display_name.0,
+        locale: form.locale.0,
+        metadata: form.metadata.0,
+        id,
+        from: from.0,
+    };
+    let job = Register { sealed: seal(app, &wanted)? };
     let (inner, claimed) = (app.clone(), key.clone());
     let done = app.db.write(move |tx| {
         if claimed.claim(tx, inner.clock.now(), 202, &id.to_string())? == Claim::Done {
             return Ok(false);
         }
-        let registration = Registration {
-            app: &inner,
-            form: &form,
-            password_hash: &password_hash,
-            asked: chosen.asked,
-            id,
-            proofs: &proofs,
-        };
-        registration.store(tx, from).map(|()| true)
+        let when = When::now(inner.clock.now(), inner.settings.verification_lifetime);
+        inner.queue.enqueue(tx, &job, &when).map(|_| true)
     });
     if done.await? {
         return Ok(id);
     }
     let first = key.replay(&app.db, app.clock.now()).await?;
-    first
-        .and_then(|first| first.body.parse().ok())
-        .ok_or_else(|| Refusal::Problem(foundation::kernel::Problem::internal()))
+    first.and_then(|first| first.body.parse().ok()).ok_or_else(|| Refusal::Problem(Problem::internal()))
+}
+
+/// Stores a registration and sends its mail. The request writes the same for every address: whether it was taken is found
+/// out by the job, where nobody can measure it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Register {
+    sealed: String,
+}
+
+/// What is registered. It is sealed while it waits: a list of jobs is no place for hashes.
+#[derive(Serialize, Deserialize)]
+struct Wanted {
+    email: String,
+    password_hash: String,
+    asked: bool,
+    display_name: String,
+    locale: String,
+    metadata: String,
+    id: Id<VerificationRow>,
+    from: IpAddr,
+}
+
+impl Job for Register {
+    const KIND: &'static str = "registration.register";
+}
+
+const SEALED: &str = "registration";
+
+fn seal(app: &App, wanted: &Wanted) -> Result<String, Refusal> {
+    let plain = serde_json::to_vec(wanted).map_err(|_| Refusal::Problem(Problem::internal()))?;
+    let sealed = app.sealer.seal(SEALED, &plain).map_err(|_| Refusal::Problem(Problem::internal()))?;
+    Ok(BASE64.encode(&sealed))
+}
+
+async fn store_registration(app: App, job: Register) -> Result<(), JobError> {
+    let dead = |why: &dyn std::fmt::Display| JobError::Dead(format!("it cannot be read any more: {why}"));
+    let sealed = BASE64.decode(job.sealed.as_bytes()).map_err(|e| dead(&e))?;
+    let plain = app.sealer.open(SEALED, &sealed).map_err(|e| dead(&e))?;
+    let job: Wanted = serde_json::from_slice(&plain).map_err(|e| dead(&e))?;
+    let email = EmailAddress::parse("email", &job.email).map_err(|e| dead(&e.message))?;
+    let form = Profile {
+        email,
+        display_name: DisplayName(job.display_name),
+        locale: Locale(job.locale),
+        metadata: Metadata(job.metadata),
+    };
+    let (inner, from) = (app.clone(), ClientAddress(job.from));
+    let proofs = Proofs::new(PREFIX, &app.chance);
+    app.db
+        .write(move |tx| {
+            let registration = Registration {
+                app: &inner,
+                form: &form,
+                password_hash: &job.password_hash,
+                asked: job.asked,
+                id: job.id,
+                proofs: &proofs,
+            };
+            registration.store(tx, from)
+        })
+        .await?;
+    Ok(())
+}
+
+/// What is stored of a registration beside its password.
+#[derive(Debug)]
+struct Profile {
+    email: EmailAddress,
+    display_name: DisplayName,
+    locale: Locale,
+    metadata: Metadata,
 }
 
 struct Registration<'r> {
     app: &'r App,
-    form: &'r Form,
+    form: &'r Profile,
     password_hash: &'r str,
     asked: bool,
     id: Id<VerificationRow>,
@@ -328,10 +402,9 @@ fn locked_holder(tx: &mut Tx<'_>, key: &str) -> db::Result<Option<Holder>> {
 
 /// Locks the person before anything of theirs: the same order everywhere.
 fn lock(tx: &mut Tx<'_>, verification: &'static Statement, of: &[Param<'_>]) -> db::Result<()> {
-    if let Some((user,)) = tx.opt::<(Id<UserRow>,)>(verification, of)? {
-        mailed::lock_person(tx, user)?;
-    }
-    Ok(())
+    // Nobody's id costs as much as somebody's.
+    let user = tx.opt::<(Id<UserRow>,)>(verification, of)?.map_or(mailed::NOBODY, |(user,)| user);
+    mailed::lock_person(tx, user).map(|_| ())
 }
 
 fn consume_code(
@@ -344,13 +417,13 @@ fn consume_code(
     let now = app.clock.now();
     lock(tx, &store::BY_ID, params![id])?;
     let guess = tx.opt::<Guess>(&store::SPEND_GUESS, params![id, MAX_GUESSES, now])?;
+    let spender = guess.as_ref().map_or(mailed::NOBODY, |guess| guess.user_id);
+    let allowed = mailed::spend_account_guess(tx, spender, now)?;
     let Some(guess) = guess else {
-        // Nobody's id costs as much as somebody's.
         let stream = Stream::shard(&id.to_string());
         app.audit(tx, &stream, "verification_failed", from, json!({ "verification": id }))?;
         return Ok(None);
     };
-    let allowed = mailed::spend_account_guess(tx, guess.user_id, now)?;
     let right = mailed::is_code(app, PURPOSE, id.as_bytes(), shown, &guess.code_digest);
     if !allowed || !right {
         app.audit(
@@ -467,7 +540,10 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
 #[must_use]
 pub fn handle(app: &App, handlers: Handlers) -> Handlers {
     let app = app.clone();
-    handlers.on(move |job: ResendVerification| send_again(app.clone(), job))
+    let other = app.clone();
+    handlers
+        .on(move |job: ResendVerification| send_again(app.clone(), job))
+        .on(move |job: Register| store_registration(other.clone(), job))
 }
 
 /// Forgets people who never proved their address. True when there is more to do.

@@ -18,6 +18,7 @@ use crate::maintenance;
 use crate::router::doors;
 use crate::sessions::{self, KeyError};
 use crate::settings::{Settings, parse_master_key};
+use crate::sign_in;
 use foundation::kernel::MasterKeys;
 
 /// How often a server that waits for its database looks again.
@@ -191,9 +192,11 @@ async fn work(
             }
         }
     }
+    let attempts = tokio::spawn(sign_in::write_down_attempts(app.clone()));
     let keys = tokio::spawn(sessions::keep_signing_keys(app.clone()));
     keep_seen(&app, stopped).await;
     keys.abort();
+    attempts.abort();
     if let Some(worker) = worker {
         worker.stop().await;
     }

@@ -108,12 +108,7 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
         ],
     )?;
     if begun.is_none() {
-        let bars: Option<(bool, bool)> = tx.opt(&store::BARS, params![b.user])?;
-        return Ok(Err(match bars {
-            Some((true, _)) => Barred::Suspended,
-            Some((false, true)) if b.proof.aal < 2 => Barred::FactorDue,
-            _ => Barred::Outdated,
-        }));
+        return Ok(Err(bars(tx, b.user, b.proof)?.unwrap_or(Barred::Outdated)));
     }
     let refresh_token = app.refresh_key.issue(id, app.chance.bytes());
     // No token has this digest: the first rotation has no predecessor.
@@ -130,6 +125,20 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     let row = store::load(tx, id, now)?;
     let started = row.map(|row| Started { known_device: known, ..Started::new(row, refresh_token, now) });
     Ok(started.ok_or(Barred::Outdated))
+}
+
+/// What bars somebody who has proven this much.
+///
+/// # Errors
+/// As every statement.
+pub fn bars(tx: &mut Tx<'_>, user: Id<UserRow>, proof: Proof) -> db::Result<Option<Barred>> {
+    let bars: Option<(bool, bool)> = tx.opt(&store::BARS, params![user])?;
+    Ok(match bars {
+        Some((true, _)) => Some(Barred::Suspended),
+        Some((false, true)) if proof.aal < 2 => Some(Barred::FactorDue),
+        Some(_) => None,
+        None => Some(Barred::Outdated),
+    })
 }
 
 /// The device that a token names, when the token is one of ours for this account. Whether the device is still known is

@@ -30,7 +30,7 @@ mod visit;
 
 pub use access_tokens::{AccessTokens, Claims};
 pub use devices::DeviceRow;
-pub use flow::{Barred, Beginning, Started, begin, device, end_all, end_others, let_in, sweep};
+pub use flow::{Barred, Beginning, Started, bars, begin, device, end_all, end_others, let_in, sweep};
 pub use guard::Current;
 pub(crate) use guard::{reason as end_reason, require};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foundation::config::{ConfigError, Layers};
 use foundation::kernel::Secret;
-use foundation::limits::{Mode, Name, Quota, Rule};
+use foundation::limits::{Mode, Name, Quota, Redis, Rule};
 
 use super::{RawAlarms, RawLimit, RawLimits, RawLockout, duration};
 use crate::limits::{ALL, By, Limit};
@@ -168,6 +168,15 @@ fn rule(layers: &Layers, limit: &Limit, raw: &RawLimit, dev: bool) -> Result<Rul
         mode => mode,
     };
     Ok(Rule { quota, mode, lazy: limit.by == By::Session })
+}
+
+/// Checks the address of Redis, if there is one.
+pub(super) fn redis(layers: &Layers, url: Secret) -> Result<Option<Secret>, ConfigError> {
+    if url.reveal().is_empty() {
+        return Ok(None);
+    }
+    Redis::check(&url).map_err(|why| layers.refuse("redis.url", why))?;
+    Ok(Some(url))
 }
 
 /// Checks the lockout.

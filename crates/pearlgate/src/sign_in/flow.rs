@@ -3,19 +3,29 @@
 use foundation::audit::Stream;
 use foundation::db::Tx;
 use foundation::http::ClientAddress;
+use foundation::kernel::Id;
 use foundation::kernel::Problem;
 use foundation::params;
 use serde_json::json;
 
+use super::alarms::Raised;
+use super::history::{Noted, Went};
 use super::model::Refusal;
 use super::store::{self, Candidate};
-use crate::accounts::EmailAddress;
+use super::work;
+use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
-use crate::lockout::{self, Reserved, Whose};
+use crate::limits::PROOF_OF_WORK;
+use crate::lockout::{self, Refused as Kept, Reserved, Whose};
+use crate::magic_links::{self, MagicLinkRow};
 use crate::mailed;
 use crate::passwords::{self, Attempt, Checked, Finding, Overloaded, Verdict};
 use crate::recovery;
 use crate::sessions::{self, Barred, Beginning, Current, Proof, Started, Visit};
+use crate::settings::AlarmAnswer;
+
+/// Where the server's own events come from.
+const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
 
 /// Somebody who wants in.
 #[derive(Debug, Clone)]
@@ -23,6 +33,7 @@ pub(super) struct Login {
     pub(super) email: EmailAddress,
     pub(super) password: Attempt,
     pub(super) visit: Visit,
+    pub(super) proof_of_work: Option<String>,
 }
 
 /// Checks a password and begins a session.
@@ -34,12 +45,37 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
     let account = candidate.as_ref().map(|c| c.user_id);
     let whose = Whose::at(app.code_key.current(), account, login.email.key());
     let device = account.and_then(|user| sessions::device(app, user, login.visit.device_token.as_ref()));
+    let subject = whose.subject();
+    let network = login.visit.from.network().to_string();
+    let raised = app.alarms.tried(&network, &login.password, &subject, app.clock.now());
+    raise(app, raised).await;
+    if device.is_none() {
+        worked(app, login.proof_of_work.as_deref()).await?;
+    }
     let _turn = lockout::turn(app, whose, device).await.ok_or(Overloaded)?;
     let inner = app.clone();
     let key = login.email.key().to_owned();
     let reserved = app.db.write(move |tx| lockout::reserve(tx, &inner, (whose, &key), device)).await?;
-    let tried = Tried { login, reserved: reserved.map_err(Refusal::Kept)? };
-    let mut candidate = candidate;
+    let note = |device, went| {
+        app.history.note(Noted { at: app.clock.now(), subject, network, device, went });
+    };
+    let reserved = match reserved {
+        Ok(reserved) => reserved,
+        Err(refused) => {
+            note(false, if matches!(refused, Kept::Locked(_)) { Went::Locked } else { Went::Limited });
+            return Err(Refusal::Kept(refused));
+        }
+    };
+    let known = reserved.on_known_device();
+    let ended = attempt(app, candidate, Tried { login, reserved }).await;
+    if let Some(right) = was_right(&ended) {
+        note(known, if right { Went::Right } else { Went::Wrong });
+        raise(app, app.alarms.went(right, app.clock.now())).await;
+    }
+    ended
+}
+
+async fn attempt(app: &App, mut candidate: Option<Candidate>, tried: Tried) -> Result<Started, Refusal> {
     // Another sign-in of the same person may have put a better hash in the place of the one that was checked.
     for _ in 0..3 {
         match check(app, candidate, &tried).await? {
@@ -48,6 +84,48 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
         }
     }
     Err(Refusal::InvalidCredentials)
+}
+
+/// Whether the password was right; none when nobody looked.
+fn was_right(ended: &Result<Started, Refusal>) -> Option<bool> {
+    match ended {
+        Err(Refusal::InvalidCredentials) => Some(false),
+        Err(Refusal::Overloaded(_) | Refusal::Fault(_) | Refusal::Kept(_)) => None,
+        _ => Some(true),
+    }
+}
+
+/// Tells of an alarm, in the log, in numbers and in the trail.
+async fn raise(app: &App, raised: impl IntoIterator<Item = Raised>) {
+    for Raised { reason, details } in raised {
+        metrics::counter!("sign_in_alarms_total", "reason" => reason).increment(1);
+        tracing::warn!(reason, %details, "sign-ins go wrong in a way that is no accident");
+        let inner = app.clone();
+        let told = app
+            .db
+            .write(move |tx| inner.audit(tx, &Stream::server(), "sign_in_alarm", NOWHERE, details.clone()));
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "an alarm could not be recorded");
+        }
+    }
+}
+
+/// Whether there is an alarm that is answered like this.
+fn alarmed(app: &App, answer: AlarmAnswer) -> bool {
+    app.settings.alarms.answer == answer && app.alarms.are_on(app.clock.now())
+}
+
+/// While there is an alarm, strangers may have to work; each piece of work is good for one attempt.
+async fn worked(app: &App, proof: Option<&str>) -> Result<(), Refusal> {
+    if !alarmed(app, AlarmAnswer::ProofOfWork) {
+        return Ok(());
+    }
+    let solved = proof.and_then(|proof| work::solved(&app.work_key, proof, app.clock.now()));
+    let challenge = solved.ok_or(Refusal::WorkDue)?;
+    match app.limits.take(PROOF_OF_WORK.name, challenge.as_bytes()).await? {
+        Some(taken) if taken.refused() => Err(Refusal::WorkDue),
+        _ => Ok(()),
+    }
 }
 
 /// An attempt that was spent.
@@ -155,6 +233,9 @@ async fn begin(
     asked: bool,
 ) -> Result<Result<Started, Barred>, Refusal> {
     let (inner, tried) = (app.clone(), tried.clone());
+    if alarmed(app, AlarmAnswer::MailedCode) && !tried.reserved.on_known_device() {
+        return prove_mailbox(app, candidate.user_id, tried).await;
+    }
     let begun = app.db.write(move |tx| {
         let (user, login) = (candidate.user_id, &tried.login);
         let mut hash = &candidate.password_hash;
@@ -186,6 +267,30 @@ async fn begin(
         Ok(begun)
     });
     Ok(begun.await?)
+}
+
+/// The password is right, and it may be known from elsewhere: a code goes to the mailbox.
+async fn prove_mailbox(
+    app: &App,
+    user: Id<UserRow>,
+    tried: Tried,
+) -> Result<Result<Started, Barred>, Refusal> {
+    let (inner, id) = (app.clone(), Id::<MagicLinkRow>::new(&app.clock, &app.chance));
+    let barred = app.db.write(move |tx| {
+        let Tried { login, reserved } = &tried;
+        lockout::right(tx, &inner, reserved)?;
+        let barred = sessions::bars(tx, user, Proof::PASSWORD)?;
+        if barred.is_none() {
+            magic_links::mail_link(tx, &inner, user, login.email.key(), id)?;
+        }
+        let reason = if barred.is_some() { "barred" } else { "email_code_required" };
+        inner.audit_own(tx, user, "sign_in_refused", login.visit.from, json!({ "reason": reason }))?;
+        Ok(barred)
+    });
+    match barred.await? {
+        Some(barred) => Ok(Err(barred)),
+        None => Err(Refusal::CodeDue(id)),
+    }
 }
 
 /// Writes a failure down, in the person's own history or, when there is nobody, in the shard of the address.

@@ -1,5 +1,6 @@
 //! Signing in over HTTP.
 
+use axum::Json as JsonAnswer;
 use axum::extract::State;
 use foundation::http::Json;
 use foundation::kernel::{Problem, Secret};
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::flow;
+use super::work::{self, Challenge};
 use crate::accounts::EmailAddress;
 use crate::accounts::http::keep;
 use crate::app::App;
@@ -35,6 +37,10 @@ pub struct Login {
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<String>)]
     device_token: Option<Secret>,
+    /// A solved challenge of `/v1/auth/challenge`, when that is asked for (`proof_of_work_required`).
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<String>)]
+    proof_of_work: Option<String>,
 }
 
 /// Sign in
@@ -51,8 +57,21 @@ pub async fn login(State(app): State<App>, visit: Visit, Json(body): Json<Login>
     let password = keep(&mut errors, Some(Attempt::accept("password", &body.password)));
     let email = keep(&mut errors, Some(EmailAddress::parse("email", &body.email)));
     let (Some(password), Some(email)) = (password, email) else { return Err(Problem::invalid(errors)) };
-    let started = flow::login(&app, flow::Login { email, password, visit: visit.clone() }).await?;
+    let started = flow::login(
+        &app,
+        flow::Login { email, password, visit: visit.clone(), proof_of_work: body.proof_of_work },
+    )
+    .await?;
     let_in(&app, started, transport, &visit).await
+}
+
+/// A piece of work
+///
+/// In the form of Altcha, whose widget takes this address as its `challengeurl`: find the number whose SHA-256 behind the
+/// salt is the challenge, and send what the widget gives as `proof_of_work`. Good for one attempt, for five minutes.
+#[utoipa::path(get, path = "/v1/auth/challenge", tag = "sign-in", responses((status = 200, body = Challenge)))]
+pub async fn challenge(State(app): State<App>) -> JsonAnswer<Challenge> {
+    JsonAnswer(work::challenge(&app.work_key, &app.chance, app.clock.now()))
 }
 
 /// Proves once more who one is.

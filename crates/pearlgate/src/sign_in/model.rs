@@ -1,10 +1,11 @@
 //! Why somebody is not let in: pure.
 
 use foundation::db;
-use foundation::kernel::{FieldError, Problem};
+use foundation::kernel::{FieldError, Id, Problem};
 
 use crate::errors;
 use crate::lockout;
+use crate::magic_links::MagicLinkRow;
 use crate::passwords::Overloaded;
 use crate::sessions::Barred;
 
@@ -21,6 +22,10 @@ pub enum Refusal {
     FactorDue,
     /// The right password, which others know too: the owner of the mailbox has to set another one.
     PasswordKnown,
+    /// There is an alarm, and nobody knows the device: it has to work first.
+    WorkDue,
+    /// The right password, there is an alarm, and nobody knows the device: a code was mailed.
+    CodeDue(Id<MagicLinkRow>),
     /// Too many wrong passwords before this one, which nobody looked at.
     Kept(lockout::Refused),
     /// Too many passwords are waiting.
@@ -42,6 +47,10 @@ impl From<Refusal> for Problem {
                 "this password is known to others, so it lets nobody in any more; set a new one with the mail that \
                  was sent, or ask for another with \"forgot password\"",
             )]),
+            Refusal::WorkDue => errors::problem("proof_of_work_required"),
+            Refusal::CodeDue(id) => {
+                errors::problem("email_code_required").member("magic_link_id", id.to_string())
+            }
             Refusal::Kept(refused) => refused.into(),
             Refusal::Overloaded(overloaded) => overloaded.into(),
             Refusal::Fault(error) => error.to_problem(),

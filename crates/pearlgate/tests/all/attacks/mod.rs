@@ -28,6 +28,7 @@ mod passwords;
 mod recovery;
 mod registration;
 mod sessions;
+mod silence;
 mod slowness;
 mod smuggling;
 mod stuffing;
@@ -45,12 +46,13 @@ const ROWS: [u8; 83] = [
 ];
 
 /// The rows that must be covered by now: an issue that takes a row puts it here.
-const COVERED: [u8; 41] = [
-    44, 45, 46, 47, 48, 73, 1, 12, 13, 14, 16, 31, 32, 33, 35, 36, 37, 38, 53, 54, 55, 56, 57, 58, 60, 61,
-    62, 63, 65, 66, 67, 68, 72, 74, 79, 83, 87, 88, 90, 91, 92,
+const COVERED: [u8; 44] = [
+    6, 7, 8, 44, 45, 46, 47, 48, 73, 1, 12, 13, 14, 16, 31, 32, 33, 35, 36, 37, 38, 53, 54, 55, 56, 57, 58,
+    60, 61, 62, 63, 65, 66, 67, 68, 72, 74, 79, 83, 87, 88, 90, 91, 92,
 ];
 
-const SOURCES: [&str; 21] = [
+const SOURCES: [&str; 22] = [
+    include_str!("silence.rs"),
     include_str!("bombing.rs"),
     include_str!("guessing.rs"),
     include_str!("stuffing.rs"),

@@ -3,4 +3,5 @@
 mod audit;
 mod database;
 mod jobs;
+mod limits;
 mod schema;

@@ -13,6 +13,7 @@ mod mail;
 mod migrate;
 mod people;
 mod postgres;
+mod redis;
 mod refusals;
 mod sessions;
 mod smtp;

@@ -225,7 +225,19 @@ impl TestApp {
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         let answer = Answer { status, headers, text, json };
         contract(&self.url).check(&method, &path, &answer);
+        if path == "/v1/auth/register" && status == 202 {
+            self.registered().await;
+        }
         answer
+    }
+
+    /// What was registered is stored by a job, a moment after the answer; tests look then.
+    async fn registered(&self) {
+        self.until("it is registered", || async {
+            let waiting = jobs::waiting(&self.app.db).await.unwrap_or_default();
+            waiting.iter().all(|(kind, _)| kind != "registration.register")
+        })
+        .await;
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
