@@ -82,11 +82,11 @@ pub fn reserve(
         metrics::counter!("sign_in_locked_total").increment(1);
         return Ok(Err(Refused::Locked(left(until, now, rules.longest))));
     };
-    if let Some(pause) = pause(nth, rules.after, rules.first, rules.longest) {
-        if rules.mode == Mode::On {
-            reserved.locks_until = now + pause;
-            tx.execute(&store::LOCK, params![subject, reserved.locks_until])?;
-        }
+    if let Some(pause) = pause(nth, rules.after, rules.first, rules.longest)
+        && rules.mode == Mode::On
+    {
+        reserved.locks_until = now + pause;
+        tx.execute(&store::LOCK, params![subject, reserved.locks_until])?;
     }
     // Once when it begins, and once when it has no end any more: the first link is too old by then.
     reserved.tells = nth == i64::from(rules.after) || in_all == most;

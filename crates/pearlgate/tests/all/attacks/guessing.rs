@@ -221,7 +221,7 @@ async fn cve_2019_5421_two_servers_count_as_one() {
     app.quiet().await;
     let twin = app.twin().await;
     let half = |n: usize| {
-        let url = if n % 2 == 0 { &app.url } else { &twin.url };
+        let url = if n.is_multiple_of(2) { &app.url } else { &twin.url };
         let body = json!({ "email": ada.email, "password": format!("guess {n}") });
         app.client.post(format!("{url}{LOGIN}")).json(&body)
     };

@@ -450,9 +450,10 @@ fn spliced(solved: &Value) -> Vec<Value> {
         let (salt, number) = text.split_at(text.len() - taken);
         let mut other = solved.clone();
         other["salt"] = json!(salt);
-        other["number"] = json!(number.parse::<u64>().unwrap());
+        let value: u64 = number.parse().unwrap();
+        other["number"] = json!(value);
         // A number is written in one way.
-        if other["number"].to_string() == number && other != *solved {
+        if value.to_string() == number && other != *solved {
             all.push(other);
         }
     }

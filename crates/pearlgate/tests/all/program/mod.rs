@@ -9,6 +9,7 @@ mod crash;
 mod dev_mode;
 mod disk;
 mod foreign;
+mod limits;
 mod mail;
 mod migrate;
 mod people;
