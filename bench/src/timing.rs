@@ -45,24 +45,6 @@ const GOAL: &str = "< 2 % or < 0.5 ms, t < 4.5";
 /// kind the one before it was.
 const REST: Duration = Duration::from_millis(5);
 
-const WIDE: [Setting; 16] = [
-    ("limits.sign_in.count", "1000000"),
-    ("limits.sign_in.per", "1s"),
-    ("limits.sign_in_network.count", "1000000"),
-    ("limits.sign_in_network.per", "1s"),
-    ("limits.sign_in_everybody.count", "1000000"),
-    ("limits.sign_in_everybody.per", "1s"),
-    ("limits.registration_network.count", "1000000"),
-    ("limits.registration_network.per", "1s"),
-    ("limits.mail_network.count", "1000000"),
-    ("limits.mail_network.per", "1s"),
-    ("limits.mails.mode", "off"),
-    ("limits.history.per_day", "1000000000"),
-    ("alarms.at_least", "1000000"),
-    ("alarms.accounts_per_network", "1000000"),
-    ("alarms.accounts_per_password", "1000000"),
-    ("lockout.mode", "report"),
-];
 /// Whoever is locked stays locked.
 const LOCKED: [Setting; 3] = [("lockout.mode", "on"), ("lockout.first", "24h"), ("lockout.longest", "24h")];
 /// The first that lets nobody try any more (`lockout.after`).
@@ -121,11 +103,6 @@ fn registration(email: &str) -> Vec<u8> {
     request("POST", "/v1/auth/register", "", &body)
 }
 
-/// The wide settings with others over them.
-fn wide(more: &[Setting]) -> Vec<Setting> {
-    [&WIDE[..], more].concat()
-}
-
 /// A server, and how samples are taken of it.
 struct Stage {
     program: Arc<Program>,
@@ -143,7 +120,7 @@ impl Stage {
     /// Wrong passwords in production mode.
     fn refusals(data: &Path, settings: &[Setting], database: &str, cost: &str) -> Measured<Self> {
         Ok(Self {
-            program: Arc::new(Program::production_with(data, &wide(settings))?),
+            program: Arc::new(Program::production_with(data, settings)?),
             what: format!("refusal, {database}"),
             status: 401,
             rest: Duration::ZERO,
@@ -180,7 +157,7 @@ async fn usual(table: &mut Table, samples: usize) -> Measured<()> {
 async fn kinds(table: &mut Table, samples: usize) -> Measured<()> {
     let dir = temporary()?;
     let data = dir.path();
-    let program = Program::dev_with(data, &wide(&LIGHT))?;
+    let program = Program::dev_with(data, &LIGHT)?;
     for name in ["known", "suspended", "demanded", "factor"] {
         program.named(name, EACH).await?;
     }
@@ -204,7 +181,7 @@ async fn kinds(table: &mut Table, samples: usize) -> Measured<()> {
     idle(table, &stage, &kinds, samples).await?;
     drop(stage);
     kinds.truncate(3);
-    Program::dev_with(data, &wide(&ONCE))?.named("older", EACH).await?;
+    Program::dev_with(data, &ONCE)?.named("older", EACH).await?;
     kinds.push(of("account of weaker parameters", "older"));
     let stage = Stage::refusals(data, &LIGHT, "also our own of half the memory", LIGHT_COST)?;
     idle(table, &stage, &kinds, samples).await?;
@@ -218,7 +195,7 @@ async fn kinds(table: &mut Table, samples: usize) -> Measured<()> {
 /// Whoever is locked, and an address that nobody has after as many tries.
 async fn locked(table: &mut Table, samples: usize) -> Measured<()> {
     let dir = temporary()?;
-    let settings = wide(&[&LIGHT[..], &LOCKED].concat());
+    let settings = [&LIGHT[..], &LOCKED].concat();
     let program = Program::dev_with(dir.path(), &settings)?;
     program.named("known", EACH).await?;
     let kinds =
@@ -242,7 +219,7 @@ async fn locked(table: &mut Table, samples: usize) -> Measured<()> {
 /// What is answered with a mail, or with nothing. Jobs send it: the samples wait until those of the one before are done.
 async fn mails(table: &mut Table, samples: usize) -> Measured<()> {
     let dir = temporary()?;
-    let program = Program::dev_with(dir.path(), &wide(&LIGHT))?;
+    let program = Program::dev_with(dir.path(), &LIGHT)?;
     program.named("known", EACH).await?;
     register(&program, "waiting").await?;
     let how = "dev mode, SQLite FULL, limits on and never reached, but no cap on mails";

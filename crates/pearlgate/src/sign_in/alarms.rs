@@ -17,8 +17,8 @@ use crate::settings::AlarmSettings;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Parts of the window that are counted for themselves.
 const PARTS: i64 = 10;
-/// Networks, and passwords, that are remembered at a time.
-const MOST: usize = 4_096;
+/// Networks, and passwords, that are remembered at a time: a few MiB.
+const MOST: usize = 1 << 16;
 
 /// Something to be told, once until it is over.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,12 +58,14 @@ impl Spread {
     fn note(&mut self, what: u64, account: u64, enough: usize, window: Duration, now: Timestamp) -> usize {
         if self.0.len() >= MOST && !self.0.contains_key(&what) {
             self.0.retain(|_, (since, _)| *since + window > now);
-            // Whoever did least is forgotten first.
-            for few in 1.. {
-                if self.0.len() < MOST {
-                    break;
-                }
-                self.0.retain(|_, (_, accounts)| accounts.len() > few);
+            // Whoever did least is forgotten first, and of these whoever came first.
+            while self.0.len() >= MOST {
+                let least = self.0.values().map(|(_, accounts)| accounts.len()).min().unwrap_or(0);
+                let mut since: Vec<Timestamp> =
+                    self.0.values().filter(|(_, all)| all.len() == least).map(|(since, _)| *since).collect();
+                let middle = since.len() / 2;
+                let middle = *since.select_nth_unstable(middle).1;
+                self.0.retain(|_, (since, all)| all.len() > least || *since > middle);
             }
         }
         let (since, accounts) = self.0.entry(what).or_insert_with(|| (now, Vec::new()));
@@ -207,7 +209,7 @@ mod tests {
         }
         assert_eq!(raised.len(), 1, "told once: {raised:?}");
         assert_eq!((raised[0].reason, &raised[0].details["tried"]), ("failure_ratio", &json!(100)));
-        assert!(alarms.are_on(at(799)) && !alarms.are_on(at(800)));
+        assert!(alarms.are_on(at(798)) && !alarms.are_on(at(799)));
         for n in 0..200 {
             assert_eq!(alarms.went(n % 10 < 4, at(5_000 + n)), None, "six in ten is a bad morning");
         }
@@ -228,8 +230,8 @@ mod tests {
         let alarms = alarms();
         let mut raised = Vec::new();
         for n in 0..6 {
-            for other in 0..3_000 {
-                let (network, word) = (format!("10.{n}.{other}.1"), format!("own {n} {other}"));
+            for other in 0..15_000 {
+                let (network, word) = (format!("10.{n}.{other}"), format!("own {n} {other}"));
                 assert_eq!(alarms.tried(&network, &attempt(&word), &format!("u{n}{other}"), at(n)), []);
             }
             raised.extend(alarms.tried("192.0.2.1", &attempt(&format!("w{n}")), &format!("a{n}"), at(n)));
