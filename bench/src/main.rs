@@ -32,7 +32,9 @@ const HELP: &str = "\
 cargo xtask bench [NAME…]                the ordinary measures, or those whose name contains one of the words:
                                          start, writes, login, libsodium, refresh, session, postgres, nodes,
                                          size, memory, storm, kills
-cargo xtask bench --timing [SAMPLES]     does the time of an answer tell what account there is? 10,000 of each kind: 50 min
+cargo xtask bench --timing [SAMPLES] [STAGE…]
+                                         does the time of an answer tell what account there is? 10,000 of each kind:
+                                         50 min; stages are usual, load, kinds, locked, mails
 cargo xtask bench --races [ROUNDS]       the suite's races: mailed secrets 10,000 rounds, refreshes a tenth
 cargo xtask bench --import [--people N]  `pearlgate import users` of 1,000,000 people
 cargo xtask bench --breach [--lines N]   `pearlgate breach build` of 20,000,000 lines
@@ -69,8 +71,8 @@ async fn run(words: &[&str]) -> Measured<()> {
         |text: &str| text.replace(['_', ','], "").parse().map_err(|_| format!("{text:?} is no number"));
     let mut table = table::Table::new();
     match words {
-        ["--timing"] => timing::run(&mut table, timing::SAMPLES).await?,
-        ["--timing", samples] => timing::run(&mut table, number(samples)?).await?,
+        ["--timing"] => timing::run(&mut table, timing::SAMPLES, &[]).await?,
+        ["--timing", samples, stages @ ..] => timing::run(&mut table, number(samples)?, stages).await?,
         ["--races"] => measures::races(&mut table, measures::RACES)?,
         ["--races", rounds] => measures::races(&mut table, number(rounds)?)?,
         ["--import"] => bulk::import(&mut table, bulk::PEOPLE).await?,

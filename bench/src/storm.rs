@@ -318,7 +318,7 @@ pub(crate) async fn storms(table: &mut Table) -> Measured<()> {
             median(weather.answered)
         );
         if manners == Manners::Hammers {
-            let how = "as above; a flood from one address, which nothing limits yet, takes the processor from everybody in proportion to its connections, and this client's own processor too";
+            let how = "as above; a flood from one address, with limits so wide that none stops it, takes the processor from everybody in proportion to its connections, and this client's own processor too";
             table.row(&checks, checked, "–", how);
             table.row(&logins, hashed, "–", how);
             continue;

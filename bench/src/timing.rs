@@ -133,14 +133,29 @@ impl Stage {
 
 /// Everything: refusals with hashes of the usual cost, idle and under load; and with a light one, idle, those of every
 /// kind of account, those of who is locked, and what is answered with a mail.
-pub(crate) async fn run(table: &mut Table, samples: usize) -> Measured<()> {
-    usual(table, samples).await?;
-    kinds(table, samples).await?;
-    locked(table, samples).await?;
-    mails(table, samples).await
+pub(crate) async fn run(table: &mut Table, samples: usize, stages: &[&str]) -> Measured<()> {
+    if let Some(other) = stages.iter().find(|stage| !STAGES.contains(stage)) {
+        return Err(format!("{other:?} is no stage; they are {}", STAGES.join(", ")));
+    }
+    let wanted = |stage: &str| stages.is_empty() || stages.contains(&stage);
+    if wanted("usual") || wanted("load") {
+        usual(table, samples, (wanted("usual"), wanted("load"))).await?;
+    }
+    if wanted("kinds") {
+        kinds(table, samples).await?;
+    }
+    if wanted("locked") {
+        locked(table, samples).await?;
+    }
+    if wanted("mails") {
+        mails(table, samples).await?;
+    }
+    Ok(())
 }
 
-async fn usual(table: &mut Table, samples: usize) -> Measured<()> {
+const STAGES: [&str; 5] = ["usual", "load", "kinds", "locked", "mails"];
+
+async fn usual(table: &mut Table, samples: usize, (calm, load): (bool, bool)) -> Measured<()> {
     let dir = temporary()?;
     let program = Program::start(dir.path())?;
     program.named("known", EACH).await?;
@@ -148,8 +163,13 @@ async fn usual(table: &mut Table, samples: usize) -> Measured<()> {
     drop(program);
     let kinds = [Kind::login("unknown address", "nobody"), Kind::login("known account", "known")];
     let stage = Stage::refusals(dir.path(), &[], "hashes of today's parameters alone", COST)?;
-    idle(table, &stage, &kinds, samples).await?;
-    under_load(table, &stage, &kinds, &busy, samples).await
+    if calm {
+        idle(table, &stage, &kinds, samples).await?;
+    }
+    if load {
+        under_load(table, &stage, &kinds, &busy, samples).await?;
+    }
+    Ok(())
 }
 
 /// With hashes of one cost alone, with some of our own of less cost, and with somebody who was imported with another

@@ -16,7 +16,7 @@ pub enum By {
     Network,
     /// All together.
     Everybody,
-    /// The account, or an address that nobody has: taken where the account is looked for.
+    /// The address, whether or not it has an account: taken where the account is looked for.
     Account,
     /// The session: taken where its token is read.
     Session,

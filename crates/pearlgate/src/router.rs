@@ -3,7 +3,7 @@
 //! `open`: anybody. `signed_in`: a good access token, or the cookie, of a living session. `internal`: the internal listener (in
 //! dev mode the public one too). `dev`: mounted in dev mode alone.
 //! After the guard stand the route's limits. Those by network and for everybody are spent here, before anything is read;
-//! those by account, address and session where it is known whose it is.
+//! those by address and session where it is known whose it is.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -290,15 +290,18 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
             .detail("This request was sent by a page of another site. Applications on other addresses are named in cors.origins.")
             .into_response();
     }
-    if let Some(one) =
-        app.one_for_all.note(&app.settings.proxies, peer.remote.ip(), request.headers(), app.clock.now())
+    // Probes come from where they come from.
+    let is_probe = request.uri().path().starts_with("/health/") || request.uri().path() == "/metrics";
+    if !is_probe
+        && let Some(one) =
+            app.one_for_all.note(&app.settings.proxies, peer.remote.ip(), request.headers(), app.clock.now())
     {
         metrics::counter!("client_address_undeclared_proxy_total").increment(1);
         tracing::error!(
             address = %one,
             "EVERYBODY COMES FROM ONE ADDRESS, which says that it forwards for others and is not declared: limits by network \
-             stop all of them together, and the trail names it instead of them. If it is your proxy, name it in \
-             server.trusted_proxies."
+             stop all of them together, and the trail names it instead of them. If it is your own proxy, name it \
+             in server.trusted_proxies; if you do not know it, one client makes this up: leave it out."
         );
     }
     let client = app.settings.proxies.client(peer.remote.ip(), request.headers());

@@ -146,7 +146,8 @@ fn ambiguous(request: &Request) -> Option<Problem> {
 }
 
 fn document(state: &Finish, problem: &Problem, id: &RequestId, request: &HeaderMap) -> Response {
-    if problem.status >= 500 {
+    // Being turned away because of too much is counted, and a line for each would be too much as well.
+    if problem.status >= 500 && problem.code != "overloaded" {
         tracing::warn!(request_id = id.0, code = problem.code, status = problem.status, "a request failed");
     }
     let mut response = (state.page)(problem, id, request).unwrap_or_else(|| {

@@ -60,6 +60,9 @@ impl From<db::Error> for JobError {
     }
 }
 
+/// How far ahead of others an urgent job is.
+const HEAD_START: Duration = Duration::from_secs(3600);
+
 /// When a job may run and until when it is worth anything.
 #[derive(Debug, Clone)]
 pub struct When {
@@ -81,6 +84,14 @@ impl When {
     #[must_use]
     pub fn unique(mut self, key: impl Into<String>) -> Self {
         self.unique_key = Some(key.into());
+        self
+    }
+
+    /// Before others that wait: whoever floods what is ordinary does not delay what somebody in front of a form needs to
+    /// get in. It counts as having waited for an hour already.
+    #[must_use]
+    pub fn urgent(mut self) -> Self {
+        self.run_at = self.run_at - HEAD_START;
         self
     }
 

@@ -36,7 +36,7 @@ pub type Name = &'static str;
 pub enum Mode {
     /// Not at all.
     Off,
-    /// It is counted, measured and logged, and nobody is stopped.
+    /// It is counted and measured, and nobody is stopped.
     Report,
     /// Whoever is over it is stopped.
     On,
@@ -50,7 +50,7 @@ pub struct Rule {
     /// Whether it counts.
     pub mode: Mode,
     /// The shared store is asked only by whoever has used a quarter of it in this process: for what happens all the time
-    /// and is hardly ever too much. Every further process lets through a quarter more.
+    /// and is hardly ever too much. Every further process lets through up to a quarter more.
     pub lazy: bool,
 }
 

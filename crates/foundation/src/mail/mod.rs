@@ -104,12 +104,30 @@ impl Postman {
     /// # Errors
     /// [`db::Error`] as every statement.
     pub fn send(&self, tx: &mut Tx<'_>, mail: &Mail, now: Timestamp, useful: Duration) -> db::Result<()> {
+        self.put(tx, mail, &When::now(now, useful))
+    }
+
+    /// The same before others that wait: what somebody needs to get in, and what they have to know at once.
+    ///
+    /// # Errors
+    /// As [`Postman::send`].
+    pub fn send_first(
+        &self,
+        tx: &mut Tx<'_>,
+        mail: &Mail,
+        now: Timestamp,
+        useful: Duration,
+    ) -> db::Result<()> {
+        self.put(tx, mail, &When::now(now, useful).urgent())
+    }
+
+    fn put(&self, tx: &mut Tx<'_>, mail: &Mail, when: &When) -> db::Result<()> {
         let plain =
             serde_json::to_vec(mail).map_err(|e| db::Error::Bug(format!("mail {}: {e}", mail.kind)))?;
         let sealed = self.sealer.seal(PURPOSE, &plain).map_err(|e| db::Error::Bug(e.to_string()))?;
         let id = Id::from_bytes(self.chance.bytes());
         let job = DeliverMail { id, sealed: data_encoding::BASE64.encode(&sealed) };
-        self.queue.enqueue(tx, &job, &When::now(now, useful))?;
+        self.queue.enqueue(tx, &job, when)?;
         Ok(())
     }
 

@@ -23,6 +23,9 @@ fn simulate(options: &Simulate) -> Result<ExitCode, Failure> {
     let since = humantime::parse_duration(&options.since).map_err(|e| {
         Failure::Other(format!("--since: {:?} is no time: {e}; give one such as 7d", options.since))
     })?;
+    if let Err(e) = std::fs::File::open(&options.policy) {
+        return Err(Failure::Other(format!("--policy: {}: {e}", options.policy.display())));
+    }
     let mut layers = layers(&options.common)?;
     layers.file(&options.policy)?;
     let policy = Settings::check(&layers, Purpose::Tool)?;
@@ -51,7 +54,7 @@ fn report(replay: &Replay, since: &str) -> Vec<String> {
     )];
     if all == 0 {
         lines.push(
-            "There is nothing to replay: sign-ins are written down from the first start of this version on."
+            "There is nothing to replay: sign-ins are written down from the first start of this version on, unless limits.history.per_day is 0."
                 .into(),
         );
         return lines;
@@ -75,6 +78,7 @@ fn report(replay: &Replay, since: &str) -> Vec<String> {
     let hurt: u64 = replay.stopped.iter().map(|(_, stopped)| stopped.right).sum();
     lines.push(match hurt {
         0 => "Nobody who had the right password would have been stopped.".into(),
+        1 => "1 sign-in with the right password would have been stopped.".into(),
         hurt => format!("{hurt} sign-ins with the right password would have been stopped."),
     });
     lines

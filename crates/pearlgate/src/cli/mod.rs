@@ -275,6 +275,7 @@ enum Keys {
     /// Take a signing key away at once, because somebody else may have it
     Revoke {
         /// Its id, as `pearlgate keys list` shows it
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         #[command(flatten)]
         common: Common,

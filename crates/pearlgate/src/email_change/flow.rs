@@ -37,17 +37,22 @@ pub(super) async fn ask(
     }
     let (inner, user, session) = (app.clone(), current.row.user_id, current.row.session_id);
     let opened = app.db.write(move |tx| {
-        if !mailed::may_ask(tx, &inner, to.key(), Asked::Notice)? {
-            return Ok(true);
-        }
+        // Whoever asks sees what became of it, and must not see by it what others had sent to that mailbox: only the mail
+        // itself depends on the cap, and the change that was mailed last stays what it was when it was to this address.
+        let may = mailed::may_ask(tx, &inner, to.key(), Asked::Notice)?;
         mailed::lock_person(tx, user)?;
+        let before: Option<Address> = tx.opt(&store::PENDING, params![user])?;
+        let keep = !may && before.is_some_and(|before| before.address_key == to.key());
         let proofs = Proofs::new(EMAIL_CHANGE.prefix, &inner.chance);
         let code = code_digest(inner.code_key.current(), EMAIL_CHANGE.purpose, user.as_bytes(), &proofs.code);
         let (now, lifetime) = (inner.clock.now(), inner.settings.email_change_lifetime);
-        let open: Option<(i64,)> = tx.opt(
-            &store::OPEN,
-            params![user, to.as_str(), to.key(), proofs.token.digest(), code, now + lifetime, session],
-        )?;
+        let open: Option<(i64,)> = match keep {
+            true => tx.opt(&store::STILL_MAY, params![user, session])?,
+            false => tx.opt(
+                &store::OPEN,
+                params![user, to.as_str(), to.key(), proofs.token.digest(), code, now + lifetime, session],
+            )?,
+        };
         if open.is_none() {
             return Ok(false);
         }
@@ -66,7 +71,9 @@ pub(super) async fn ask(
         } else {
             json!({ "service_name": service_name })
         };
-        inner.postman.send(tx, &Mail { kind: kind.into(), to: address, values }, now, lifetime)?;
+        if may {
+            inner.postman.send(tx, &Mail { kind: kind.into(), to: address, values }, now, lifetime)?;
+        }
         inner.audit_own(tx, user, "email_change_requested", from, json!({}))?;
         Ok(true)
     });
@@ -114,7 +121,7 @@ pub(super) async fn confirm(
             "link_expires_in": in_words(undo_lifetime),
         });
         let notice = Mail { kind: "email_changed".into(), to: old.address, values };
-        inner.postman.send(tx, &notice, now, NOTICE)?;
+        inner.postman.send_first(tx, &notice, now, NOTICE)?;
         inner.audit_own(tx, user, "email_changed", from, json!({}))?;
         Ok(Ok(()))
     });

@@ -15,6 +15,9 @@ statements! {
             link_digest = excluded.link_digest, code_digest = excluded.code_digest, failures = 0,
             expires_at = excluded.expires_at
         RETURNING expires_at";
+    STILL_MAY = "SELECT u.created_at FROM users u WHERE u.id = $1
+        AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = $2 AND s.user_id = u.id)
+        AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)";
     /// Somebody who proved this address, and its spelling there.
     PROVEN_HOLDER = "SELECT e.user_id, e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id
         WHERE e.address_key = $1";

@@ -22,6 +22,8 @@ use crate::limits::{REAUTHENTICATION, SIGN_IN};
 use crate::mailed::{self, Asked, in_words};
 use crate::sessions::{DeviceRow, SessionRow};
 
+/// Later than any password is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long the link in the mail works (`api.md`, lifetimes).
 const LINK: Duration = DAY;
@@ -33,6 +35,25 @@ const FORGOTTEN: Duration = Duration::from_secs(400 * 86_400);
 pub async fn turn(app: &App, whose: Whose, device: Option<Id<DeviceRow>>) -> Option<Turn> {
     let device = device.map(|device| device.to_string()).unwrap_or_default();
     app.turns.take(format!("{}/{device}", whose.subject())).await
+}
+
+/// Whether strangers are locked out at present: asked before anything is waited for or written. It only refuses; who may
+/// try is for the row to say.
+///
+/// # Errors
+/// As every read.
+pub async fn locked(app: &App, whose: Whose) -> db::Result<Option<Refused>> {
+    let (now, rules) = (app.clock.now(), &app.settings.lockout);
+    if rules.mode != Mode::On {
+        return Ok(None);
+    }
+    let (subject, tag, most) = (whose.subject(), whose.tag(), i64::from(rules.strangers));
+    let row: Option<(Timestamp,)> =
+        app.db.read_one(move |tx| tx.opt(&store::IS_LOCKED, params![subject, tag, now, most])).await?;
+    Ok(row.map(|(until,)| {
+        metrics::counter!("sign_in_locked_total").increment(1);
+        Refused::Locked(left(until, now, rules.longest))
+    }))
 }
 
 /// Spends one attempt at the password of an account, or of an address that nobody has.
@@ -63,6 +84,7 @@ pub fn reserve(
     let mut reserved = Reserved {
         counted,
         device,
+        user: whose.account(),
         address_key: address_key.to_owned(),
         ..Reserved::new(subject, Guesser::Stranger)
     };
@@ -82,14 +104,24 @@ pub fn reserve(
         metrics::counter!("sign_in_locked_total").increment(1);
         return Ok(Err(Refused::Locked(left(until, now, rules.longest))));
     };
-    if let Some(pause) = pause(nth, rules.after, rules.first, rules.longest)
-        && rules.mode == Mode::On
-    {
-        reserved.locks_until = now + pause;
-        tx.execute(&store::LOCK, params![subject, reserved.locks_until])?;
+    match pause(nth, rules.after, rules.first, rules.longest) {
+        Some(pause) if rules.mode == Mode::On => {
+            reserved.locks_until = now + pause;
+            tx.execute(&store::LOCK, params![subject, reserved.locks_until])?;
+        }
+        Some(_) => {
+            metrics::counter!("limits_reached_total", "limit" => "lockout", "mode" => "report").increment(1);
+        }
+        None => {}
     }
-    // Once when it begins, and once when it has no end any more: the first link is too old by then.
-    reserved.tells = nth == i64::from(rules.after) || in_all == most;
+    reserved.tells = rules.mode == Mode::On && (nth >= i64::from(rules.after) || in_all == most);
+    if reserved.tells {
+        // Also when whoever guesses does not wait for an answer.
+        let job = LookAgain { address_key: address_key.to_owned() };
+        let when =
+            When::now(now, 2 * FORGOTTEN).at(now + LOOK_AGAIN).unique(format!("look-again:{address_key}"));
+        app.queue.enqueue(tx, &job, &when)?;
+    }
     Ok(Ok(reserved))
 }
 
@@ -161,7 +193,12 @@ pub fn right(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> 
     if let Some((user, device)) = reserved.device {
         tx.execute(&store::RIGHT_ON_DEVICE, params![user, device])?;
     }
+    if let Some(user) = reserved.user.filter(|_| reserved.tells) {
+        // The lock is over: when another begins, that is news again.
+        tx.execute(&store::DROP_LINK, params![user])?;
+    }
     let statement = match reserved.guesser {
+        // It heals what was used up on devices, too: there is no other way back from that but a mail.
         Guesser::Stranger => &store::RIGHT,
         Guesser::Device | Guesser::Session(_) => &store::RIGHT_OF_DEVICES,
     };
@@ -210,7 +247,7 @@ impl Job for Tell {
 /// As every statement.
 pub fn wrong(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> {
     let address_key = &reserved.address_key;
-    if reserved.tells && app.settings.lockout.mode == Mode::On {
+    if reserved.tells {
         let job = Tell { address_key: address_key.to_owned() };
         let when = When::now(app.clock.now(), LINK).unique(format!("locked:{address_key}"));
         app.queue.enqueue(tx, &job, &when)?;
@@ -218,15 +255,32 @@ pub fn wrong(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> 
     Ok(())
 }
 
-async fn tell(app: App, job: Tell) -> Result<(), JobError> {
+/// The same a minute later, when an attempt was spent that nobody waited for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LookAgain {
+    address_key: String,
+}
+
+impl Job for LookAgain {
+    const KIND: &'static str = "lockout.look_again";
+}
+
+/// Once for as long as the link in the mail works, however long the lock goes on.
+async fn tell(app: App, address_key: String) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
-            let owner: Option<(Id<UserRow>, String)> = tx.opt(&store::OWNER, params![job.address_key])?;
+            let owner: Option<(Id<UserRow>, String)> = tx.opt(&store::OWNER, params![address_key])?;
             let Some((user, to)) = owner else { return Ok(()) };
+            let (subject, after) = (Whose::Account(user).subject(), inner.settings.lockout.after);
+            let most = i64::from(inner.settings.lockout.strangers);
+            let locked: Option<(bool,)> =
+                tx.opt(&store::GOES_ON, params![subject, i64::from(after), most])?;
+            let told: Option<(i64,)> = tx.opt(&store::TOLD, params![user, inner.clock.now()])?;
+            let Some((closed,)) = locked.filter(|_| told.is_none()) else { return Ok(()) };
             let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
             inner.audit(tx, &Stream::of(user), "account_locked", nowhere, json!({}))?;
-            if !mailed::may_ask(tx, &inner, &job.address_key, Asked::Unlock)? {
+            if !mailed::may_ask(tx, &inner, &address_key, Asked::Unlock)? {
                 return Ok(());
             }
             mailed::lock_person(tx, user)?;
@@ -236,9 +290,9 @@ async fn tell(app: App, job: Tell) -> Result<(), JobError> {
             let values = json!({
                 "service_name": inner.settings.service_name,
                 "link": format!("{}/unlock?token={}", inner.settings.public_url, token.reveal()),
-                "link_expires_in": in_words(LINK),
+                "link_expires_in": in_words(LINK), "closed": closed,
             });
-            inner.postman.send(tx, &Mail { kind: "account_locked".into(), to, values }, now, LINK)
+            inner.postman.send_first(tx, &Mail { kind: "account_locked".into(), to, values }, now, LINK)
         })
         .await?;
     Ok(())
@@ -247,8 +301,10 @@ async fn tell(app: App, job: Tell) -> Result<(), JobError> {
 /// Adds this slice's jobs to a worker's handlers.
 #[must_use]
 pub fn handle(app: &App, handlers: Handlers) -> Handlers {
-    let app = app.clone();
-    handlers.on(move |job: Tell| tell(app.clone(), job))
+    let (app, later) = (app.clone(), app.clone());
+    handlers
+        .on(move |job: Tell| tell(app.clone(), job.address_key))
+        .on(move |job: LookAgain| tell(later.clone(), job.address_key))
 }
 
 /// Somebody begins to register an address that nobody had: what was counted against it counts against the account, so
@@ -260,6 +316,20 @@ pub fn adopt(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, address_key: &str) -
     let nobody = Whose::at(app.code_key.current(), None, address_key);
     let account = Whose::Account(user).subject();
     tx.execute(&store::ADOPT, params![account, nobody.subject(), nobody.tag()]).map(|_| ())
+}
+
+/// Somebody who never proved their address is forgotten: what was counted against them counts against the address again.
+///
+/// # Errors
+/// As every statement.
+pub fn disown(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
+    let Some((address_key,)) = tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])? else {
+        return Ok(());
+    };
+    let nobody = Whose::at(app.code_key.current(), None, &address_key);
+    let account = Whose::Account(user).subject();
+    tx.execute(&store::DISOWN, params![nobody.subject(), nobody.tag(), account])?;
+    tx.opt::<(i64,)>(&store::FORGET, params![account]).map(|_| ())
 }
 
 /// A new password: nobody has guessed at it yet. True when something was forgotten.

@@ -7,7 +7,8 @@
 //!   NIST SP 800-63B-4 §3.2.2 allows. What others do never keeps it out.
 //! * An address that nobody has is counted like an account, on one of 2^22 slots: it locks in the same way.
 //! * Links by mail, resets and other proofs are not guesses and go on working.
-//! * The owner gets one mail when a lock begins. Its link unlocks, or keeps strangers out for a day.
+//! * The owner gets one mail when a lock begins, and another when it still goes on after the link has expired. The link
+//!   unlocks, or keeps strangers out for a day.
 
 mod flow;
 pub mod http;
@@ -17,7 +18,8 @@ mod store;
 mod turns;
 
 pub use flow::{
-    Tell, adopt, forget, handle, reserve, reserve_signed_in, right, sweep, turn, unlock, unused, wrong,
+    Tell, adopt, disown, forget, handle, locked, reserve, reserve_signed_in, right, sweep, turn, unlock,
+    unused, wrong,
 };
 pub use model::{Count, Refused, Reserved, Whose, counts};
 pub use store::STATEMENTS;

@@ -45,6 +45,14 @@ impl Whose {
         }
     }
 
+    /// The account, if it is one's.
+    pub(super) fn account(&self) -> Option<Id<UserRow>> {
+        match self {
+            Self::Account(user) => Some(*user),
+            Self::Nobody(..) => None,
+        }
+    }
+
     /// What the subject's row counts at present.
     pub(super) fn tag(&self) -> i64 {
         match self {
@@ -72,6 +80,8 @@ pub struct Reserved {
     /// The address that was given; empty on a known device and in a session.
     pub(super) address_key: String,
     pub(super) guesser: Guesser,
+    /// Whose it is, when it is somebody's and a stranger guesses.
+    pub(super) user: Option<Id<UserRow>>,
     /// The device that it comes from, known or by now a stranger again.
     pub(super) device: Option<(Id<UserRow>, Id<DeviceRow>)>,
     /// The end of the lock that began with it; 0 when none did.
@@ -89,6 +99,7 @@ impl Reserved {
             subject,
             address_key: String::new(),
             guesser,
+            user: None,
             device: None,
             locks_until,
             counted: false,
@@ -154,9 +165,9 @@ pub fn counts(count: &mut Count, rules: &LockoutSettings, now: Timestamp) -> boo
     true
 }
 
-/// How long until a lock is over; for one without an end, `longest`.
+/// How long until a lock is over, at most `longest`: that its owner kept strangers out for a day is not told to them.
 pub(super) fn left(locked_until: Timestamp, now: Timestamp, longest: Duration) -> Duration {
-    if locked_until > now { now.until(locked_until) } else { longest }
+    if locked_until > now { now.until(locked_until).min(longest) } else { longest }
 }
 
 #[cfg(test)]

@@ -19,6 +19,16 @@ statements! {
         SELECT $1, 0, g.in_a_row, g.strangers, 0, g.locked_until, g.last_at FROM password_guesses g
             WHERE g.subject = $2 AND g.tag = $3
         ON CONFLICT (subject) DO NOTHING";
+    DISOWN = "INSERT INTO password_guesses (subject, tag, in_a_row, strangers, devices, locked_until, last_at)
+        SELECT $1, $2, g.in_a_row, g.strangers, 0, g.locked_until, g.last_at FROM password_guesses g WHERE g.subject = $3
+        ON CONFLICT (subject) DO UPDATE SET tag = excluded.tag, in_a_row = excluded.in_a_row, strangers = excluded.strangers,
+            locked_until = excluded.locked_until, last_at = excluded.last_at";
+    IS_LOCKED = "SELECT locked_until FROM password_guesses
+        WHERE subject = $1 AND tag = $2 AND (locked_until > $3 OR strangers >= $4)";
+    /// Whether strangers are kept out, or were a moment ago.
+    GOES_ON = "SELECT CAST(CASE WHEN strangers >= $3 THEN 1 ELSE 0 END AS BIGINT) FROM password_guesses
+        WHERE subject = $1 AND (in_a_row >= $2 OR strangers >= $3)";
+    TOLD = "SELECT expires_at FROM unlock_tokens WHERE user_id = $1 AND expires_at > $2";
     LOCK = "UPDATE password_guesses SET locked_until = $2 WHERE subject = $1 AND locked_until < $2";
     /// The owner said that it was somebody else.
     KEEP_OUT = "INSERT INTO password_guesses (subject, tag, in_a_row, strangers, devices, locked_until, last_at)
@@ -33,7 +43,7 @@ statements! {
         ON CONFLICT (subject) DO UPDATE SET devices = password_guesses.devices + 1
         WHERE password_guesses.devices < $3 RETURNING devices";
     /// The password was right, and it was a stranger's.
-    RIGHT = "UPDATE password_guesses SET in_a_row = 0, strangers = 0, locked_until = 0 WHERE subject = $1";
+    RIGHT = "UPDATE password_guesses SET in_a_row = 0, strangers = 0, devices = 0, locked_until = 0 WHERE subject = $1";
     RIGHT_ON_DEVICE = "UPDATE devices SET failures = 0 WHERE user_id = $1 AND device_id = $2 AND failures > 0";
     RIGHT_OF_DEVICES = "UPDATE password_guesses SET devices = 0 WHERE subject = $1";
     /// Nobody looked at the password; the lock that it began, if it did, is over.

@@ -11,7 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 type Waiting = HashMap<String, (Arc<tokio::sync::Mutex<()>>, usize)>;
 
 /// So many may wait for their turn at one password.
-const MOST: usize = 256;
+const MOST: usize = 64;
 
 /// Whose turn it is, by password. Cheap to clone.
 #[derive(Debug, Clone, Default)]

@@ -54,7 +54,7 @@ pub(super) async fn ask(
             return Ok(false);
         }
         let job = SendMagicLink { address_key: email.key().to_owned(), id };
-        inner.queue.enqueue(tx, &job, &When::now(now, inner.settings.magic_link_lifetime))?;
+        inner.queue.enqueue(tx, &job, &When::now(now, inner.settings.magic_link_lifetime).urgent())?;
         inner.audit(tx, &Stream::shard(email.key()), "magic_link_requested", from, json!({}))?;
         Ok(true)
     });
@@ -71,13 +71,14 @@ async fn send(app: App, job: SendMagicLink) -> Result<(), JobError> {
         .write(move |tx| {
             let who: Option<(Id<UserRow>,)> = tx.opt(&store::WHO, params![job.address_key])?;
             let Some((user,)) = who else { return Ok(()) };
-            mail_link(tx, &inner, user, &job.address_key, job.id)
+            mail_link(tx, &inner, user, &job.address_key, job.id).map(|_| ())
         })
         .await?;
     Ok(())
 }
 
-/// Opens a link for a person and mails it to their address.
+/// Opens a link for a person and mails it to their address. Gives the id that its code goes with: when no more may be
+/// mailed, that of the last one.
 ///
 /// # Errors
 /// As every statement.
@@ -87,11 +88,13 @@ pub fn mail_link(
     user: Id<UserRow>,
     address_key: &str,
     id: Id<MagicLinkRow>,
-) -> db::Result<()> {
+) -> db::Result<Id<MagicLinkRow>> {
     let may = mailed::may_ask(tx, app, address_key, Asked::MagicLink)?;
     mailed::lock_person(tx, user)?;
     if !may {
-        return mailed::keep_last(tx, app, user, Asked::MagicLink);
+        mailed::keep_last(tx, app, user)?;
+        let last: Option<(Id<MagicLinkRow>,)> = tx.opt(&store::ID_OF, params![user])?;
+        return Ok(last.map_or(id, |(last,)| last));
     }
     let (to,): (String,) = tx.one(&store::ADDRESS, params![user])?;
     let proofs = Proofs::new(MAGIC_LINK.prefix, &app.chance);
@@ -104,9 +107,10 @@ pub fn mail_link(
         "expires_in": in_words(lifetime),
         "service_name": app.settings.service_name,
     });
-    app.postman.send(tx, &Mail { kind: "magic_link".into(), to, values }, now, lifetime)?;
+    app.postman.send_first(tx, &Mail { kind: "magic_link".into(), to, values }, now, lifetime)?;
     let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    app.audit(tx, &Stream::of(user), "magic_link_sent", nowhere, json!({}))
+    app.audit(tx, &Stream::of(user), "magic_link_sent", nowhere, json!({}))?;
+    Ok(id)
 }
 
 /// What somebody shows.

@@ -10,5 +10,6 @@ statements! {
         VALUES ($1, $2, $3, $4, 0, $5)
         ON CONFLICT (user_id) DO UPDATE SET magic_link_id = excluded.magic_link_id, link_digest = excluded.link_digest,
             code_digest = excluded.code_digest, failures = 0, expires_at = excluded.expires_at";
+    ID_OF = "SELECT magic_link_id FROM magic_link_tokens WHERE user_id = $1";
     BY_ID = "SELECT user_id FROM magic_link_tokens WHERE magic_link_id = $1";
 }

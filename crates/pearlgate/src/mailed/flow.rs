@@ -183,25 +183,26 @@ pub fn may_ask(tx: &mut Tx<'_>, app: &App, address_key: &str, what: Asked) -> db
     if asked.is_none() {
         let mode = if caps.mode == Mode::On { "on" } else { "report" };
         metrics::counter!("limits_reached_total", "limit" => "mails", "mode" => mode).increment(1);
-        tracing::info!(mode, "a mailbox has had as many mails as strangers may ask for");
+        tracing::debug!(mode, "a mailbox has had as many mails as strangers may ask for");
     }
     Ok(asked.is_some() || caps.mode != Mode::On)
 }
 
-/// Somebody asked for a mail that may not be sent now. When the link of its kind that was sent last has expired within
-/// a day, it works once more, so that nobody is left without a working link by others asking. Its code does not: six
-/// digits are not for a day.
+/// Somebody asked for a way in that may not be mailed now. When the reset or the magic link that was mailed last has
+/// expired within a day, it works once more: of any five mails that others can fill an hour with, two lead in, so nobody
+/// is left without a working link. Its code does not: six digits are not for a day.
 ///
 /// # Errors
 /// As every statement.
-pub fn keep_last(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, what: Asked) -> db::Result<()> {
+pub fn keep_last(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
     let (now, settings) = (app.clock.now(), &app.settings);
-    let (statement, until) = match what {
-        Asked::Reset => (&store::KEEP_RESET, now + settings.reset_lifetime),
-        Asked::MagicLink => (&store::KEEP_MAGIC_LINK, now + settings.magic_link_lifetime),
-        Asked::Verification | Asked::Unlock | Asked::Notice => return Ok(()),
-    };
-    tx.execute(statement, params![user, until, now - DAY, now, MAX_GUESSES]).map(|_| ())
+    for (statement, lifetime) in [
+        (&store::KEEP_RESET, settings.reset_lifetime),
+        (&store::KEEP_MAGIC_LINK, settings.magic_link_lifetime),
+    ] {
+        tx.execute(statement, params![user, now + lifetime, now - DAY, now, MAX_GUESSES])?;
+    }
+    Ok(())
 }
 
 /// A link with which whoever reads this mailbox, the account's until now, can say later that something was not their

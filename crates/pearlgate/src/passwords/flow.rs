@@ -175,7 +175,7 @@ pub fn tell_changed(tx: &mut Tx<'_>, app: &App, user: User) -> db::Result<()> {
         "link": mailed::not_me_link(tx, app, user, (&address, &address_key), "/not-me", NOT_ME)?,
         "link_expires_in": mailed::in_words(NOT_ME),
     });
-    app.postman.send(tx, &Mail { kind: "password_changed".into(), to: address, values }, now, NOTICE)
+    app.postman.send_first(tx, &Mail { kind: "password_changed".into(), to: address, values }, now, NOTICE)
 }
 
 /// Changes one's own password.

@@ -57,7 +57,7 @@ pub(super) async fn forgot(
             if claimed.claim(tx, now, 202, "")? == Claim::Ours {
                 let job = ForgotPassword { address_key: email.key().to_owned() };
                 // One at a time for an address: asking a hundred times is asking once.
-                let once = When::now(now, WAITED_FOR).unique(format!("forgot:{}", job.address_key));
+                let once = When::now(now, WAITED_FOR).urgent().unique(format!("forgot:{}", job.address_key));
                 inner.queue.enqueue(tx, &job, &once)?;
                 inner.audit(tx, &Stream::shard(email.key()), "password_reset_requested", from, json!({}))?;
             }
@@ -76,7 +76,7 @@ async fn send(app: App, job: ForgotPassword) -> Result<(), JobError> {
             let may = mailed::may_ask(tx, &inner, &job.address_key, Asked::Reset)?;
             mailed::lock_person(tx, user)?;
             if !may {
-                return mailed::keep_last(tx, &inner, user, Asked::Reset);
+                return mailed::keep_last(tx, &inner, user);
             }
             mail_reset(tx, &inner, user, "password_reset")?;
             let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
@@ -104,7 +104,7 @@ pub fn mail_reset(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, kind: &str) -> 
         "expires_in": in_words(lifetime),
         "service_name": app.settings.service_name,
     });
-    app.postman.send(tx, &Mail { kind: kind.into(), to, values }, now, lifetime)
+    app.postman.send_first(tx, &Mail { kind: kind.into(), to, values }, now, lifetime)
 }
 
 /// What somebody shows to set a password anew.

@@ -164,6 +164,10 @@ struct Registration<'r> {
 
 impl Registration<'_> {
     fn store(&self, tx: &mut Tx<'_>, from: ClientAddress) -> db::Result<()> {
+        if tx.opt::<(Id<UserRow>,)>(&store::BY_ID, params![self.id])?.is_some() {
+            // Stored by a run of this job that did not live to say so.
+            return Ok(());
+        }
         // The mailbox is locked before the person, here as everywhere.
         let proven = match tx.opt::<Holder>(&store::HOLDER, params![self.form.email.key()])? {
             Some(holder) => tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some(),
@@ -456,6 +460,8 @@ pub fn first_proof(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAd
     if first.is_none() {
         return Ok(false);
     }
+    // Whoever locked the address before it was anybody's locks nobody out.
+    lockout::forget(tx, app, user)?;
     mailed::kill_all(tx, user)?;
     for planted in [&store::DROP_PASSWORD, &store::DROP_FOREIGN, &store::DROP_FACTOR, &store::DROP_IDENTITIES]
     {
@@ -554,6 +560,7 @@ pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     let useless = app.clock.now() - KEPT;
     let due: Vec<(Id<UserRow>,)> = tx.all(&store::NEVER_PROVEN, params![useless])?;
     for (user,) in &due {
+        lockout::disown(tx, app, *user)?;
         tx.execute(&store::FORGET, params![user, useless])?;
     }
     Ok(due.len() >= 500)

@@ -175,8 +175,8 @@ fn shown(body: VerifyEmail) -> Result<Shown, Problem> {
 
 /// Send the mail again
 ///
-/// Answers the same for every address. An address that waits for its proof gets a new link and a new code; the
-/// older ones die.
+/// Answers the same for every address. An address that waits for its proof gets a new link and a new code, which
+/// end the older ones; a mailbox that had several mails within the hour gets none, and the newest goes on working.
 #[utoipa::path(post, path = "/v1/auth/resend-verification", tag = "registration", request_body = ResendVerification,
     params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body sends nothing again, for 24 hours")),
     responses((status = 202, body = Resent), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]

@@ -208,7 +208,7 @@ fn tell_of_new_device(
         "service_name": app.settings.service_name, "device_name": shown, "place": plain(place), "at": now.to_string(),
         "link": format!("{}/not-me?token={}", app.settings.public_url, token.reveal()),
     });
-    app.postman.send(tx, &Mail { kind: "new_device".into(), to, values }, now, NOTICE)
+    app.postman.send_first(tx, &Mail { kind: "new_device".into(), to, values }, now, NOTICE)
 }
 
 /// The answer that a session's client gets, by the transport it asked for. Whose session a browser had before, when it

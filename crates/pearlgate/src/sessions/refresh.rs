@@ -154,5 +154,5 @@ fn report_reuse(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, from: Clien
     let values = json!({
         "service_name": app.settings.service_name, "device_name": ended.device_name, "at": now.to_string(),
     });
-    app.postman.send(tx, &Mail { kind: "refresh_token_reused".into(), to, values }, now, NOTICE)
+    app.postman.send_first(tx, &Mail { kind: "refresh_token_reused".into(), to, values }, now, NOTICE)
 }

@@ -115,7 +115,10 @@ pub(super) fn read(
 ) -> Result<LimitSettings, ConfigError> {
     let rules = ALL.iter().map(|limit| Ok((limit.name, rule(layers, limit, of(raw, limit), dev)?)));
     let caps = &raw.mails;
-    if caps.per_hour == 0 || caps.per_day < caps.per_hour || caps.per_day > 1000 {
+    if caps.per_hour == 0 || caps.per_hour > caps.per_day {
+        return Err(layers.refuse("limits.mails.per_hour", "is between 1 and limits.mails.per_day"));
+    }
+    if caps.per_day > 1000 {
         let what = "is between limits.mails.per_hour (at least 1) and 1000";
         return Err(layers.refuse("limits.mails.per_day", what));
     }
@@ -159,6 +162,9 @@ fn of<'r>(raw: &'r RawLimits, limit: &Limit) -> &'r RawLimit {
 fn rule(layers: &Layers, limit: &Limit, raw: &RawLimit, dev: bool) -> Result<Rule, ConfigError> {
     let key = |part: &str| format!("limits.{}.{part}", limit.name);
     let per = duration(layers, &key("per"), &raw.per)?;
+    if per > Duration::from_secs(400 * 86_400) {
+        return Err(layers.refuse(&key("per"), "is at most 400 days"));
+    }
     let quota = Quota::new(raw.count, per).ok_or_else(|| {
         layers.refuse(&key("count"), "must be at least 1, and at most one in every microsecond of `per`")
     })?;

@@ -19,6 +19,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const PARTS: i64 = 10;
 /// Networks, and passwords, that are remembered at a time: a few MiB.
 const MOST: usize = 1 << 16;
+/// Alarms at a time; more say nothing new.
+const AT_A_TIME: usize = 256;
 
 /// Something to be told, once until it is over.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +47,8 @@ struct State {
     parts: VecDeque<(i64, u32, u32)>,
     networks: Spread,
     passwords: Spread,
-    /// Until when.
-    on: BTreeMap<&'static str, Timestamp>,
+    /// Until when, by reason and what it is about.
+    on: BTreeMap<(&'static str, u64), Timestamp>,
 }
 
 /// Which accounts something was tried with.
@@ -101,7 +103,7 @@ impl Alarms {
             settings,
             now,
             tried >= most,
-            "accounts_per_network",
+            ("accounts_per_network", of_network),
             || json!({ "reason": "accounts_per_network", "accounts": tried, "network": network }),
         );
         let most = usize::try_from(settings.accounts_per_password).unwrap_or(usize::MAX);
@@ -110,7 +112,7 @@ impl Alarms {
             settings,
             now,
             tried >= most,
-            "accounts_per_password",
+            ("accounts_per_password", of_password),
             || json!({ "reason": "accounts_per_password", "accounts": tried }),
         );
         one.into_iter().chain(other).collect()
@@ -137,7 +139,7 @@ impl Alarms {
             settings,
             now,
             reached,
-            "failure_ratio",
+            ("failure_ratio", 0),
             || json!({ "reason": "failure_ratio", "tried": tried, "failed": failed }),
         )
     }
@@ -160,14 +162,20 @@ impl State {
         settings: &AlarmSettings,
         now: Timestamp,
         reached: bool,
-        reason: &'static str,
+        what: (&'static str, u64),
         details: impl FnOnce() -> Value,
     ) -> Option<Raised> {
         if !reached {
             return None;
         }
-        let was_on = self.on.insert(reason, now + settings.window).is_some_and(|until| until > now);
-        (!was_on).then(|| Raised { reason, details: details() })
+        if self.on.len() >= AT_A_TIME && !self.on.contains_key(&what) {
+            self.on.retain(|_, until| *until > now);
+            if self.on.len() >= AT_A_TIME {
+                return None;
+            }
+        }
+        let was_on = self.on.insert(what, now + settings.window).is_some_and(|until| until > now);
+        (!was_on).then(|| Raised { reason: what.0, details: details() })
     }
 }
 

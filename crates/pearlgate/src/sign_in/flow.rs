@@ -52,6 +52,12 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
     if device.is_none() {
         worked(app, login.proof_of_work.as_deref()).await?;
     }
+    if device.is_none()
+        && let Some(refused) = lockout::locked(app, whose).await?
+    {
+        app.history.note(Noted { at: app.clock.now(), subject, network, device: false, went: Went::Locked });
+        return Err(Refusal::Kept(refused));
+    }
     let _turn = lockout::turn(app, whose, device).await.ok_or(Overloaded)?;
     let inner = app.clone();
     let key = login.email.key().to_owned();
@@ -67,12 +73,34 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
         }
     };
     let known = reserved.on_known_device();
+    // Also when nobody waits for the end: then it was a wrong one for all we know.
+    let mut left = Left { note: Some(note), app, known };
     let ended = attempt(app, candidate, Tried { login, reserved }).await;
+    let Some(note) = left.note.take() else { return ended };
     if let Some(right) = was_right(&ended) {
         note(known, if right { Went::Right } else { Went::Wrong });
-        raise(app, app.alarms.went(right, app.clock.now())).await;
+        if !matches!(ended, Err(Refusal::EmailNotVerified)) {
+            raise(app, app.alarms.went(right, app.clock.now())).await;
+        }
     }
     ended
+}
+
+/// An attempt whose client may go away before it is answered.
+struct Left<'a, N: FnOnce(bool, Went)> {
+    note: Option<N>,
+    app: &'a App,
+    known: bool,
+}
+
+impl<N: FnOnce(bool, Went)> Drop for Left<'_, N> {
+    fn drop(&mut self) {
+        if let Some(note) = self.note.take() {
+            note(self.known, Went::Wrong);
+            // Who raises it now is told with the next.
+            let _ = self.app.alarms.went(false, self.app.clock.now());
+        }
+    }
 }
 
 async fn attempt(app: &App, mut candidate: Option<Candidate>, tried: Tried) -> Result<Started, Refusal> {
@@ -280,16 +308,17 @@ async fn prove_mailbox(
         let Tried { login, reserved } = &tried;
         lockout::right(tx, &inner, reserved)?;
         let barred = sessions::bars(tx, user, Proof::PASSWORD)?;
-        if barred.is_none() {
-            magic_links::mail_link(tx, &inner, user, login.email.key(), id)?;
-        }
+        let id = match barred {
+            None => magic_links::mail_link(tx, &inner, user, login.email.key(), id)?,
+            Some(_) => id,
+        };
         let reason = if barred.is_some() { "barred" } else { "email_code_required" };
         inner.audit_own(tx, user, "sign_in_refused", login.visit.from, json!({ "reason": reason }))?;
-        Ok(barred)
+        Ok((barred, id))
     });
     match barred.await? {
-        Some(barred) => Ok(Err(barred)),
-        None => Err(Refusal::CodeDue(id)),
+        (Some(barred), _) => Ok(Err(barred)),
+        (None, id) => Err(Refusal::CodeDue(id)),
     }
 }
 

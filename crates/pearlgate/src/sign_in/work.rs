@@ -8,6 +8,7 @@ use std::time::Duration;
 use data_encoding::{BASE64, HEXLOWER};
 use foundation::kernel::{Entropy, MacKey, MacKeys, Timestamp, sha256};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
 const ALGORITHM: &str = "SHA-256";
@@ -64,7 +65,11 @@ pub(super) fn solved(keys: &MacKeys, text: &str, now: Timestamp) -> Option<Strin
     let solution: Solution = serde_json::from_slice(&BASE64.decode(text.as_bytes()).ok()?).ok()?;
     let (_, parameters) = solution.salt.split_once('?')?;
     let expires: i64 = parameters.strip_prefix("expires=")?.strip_suffix('&')?.parse().ok()?;
-    let ours = keys.all().any(|key| sign(key, &solution.challenge) == solution.signature);
+    let signature: [u8; 32] = HEXLOWER.decode(solution.signature.as_bytes()).ok()?.try_into().ok()?;
+    let ours = keys.all().any(|key| {
+        let expected = key.mac(solution.challenge.as_bytes());
+        expected.as_bytes().as_slice().ct_eq(signature.as_slice()).into()
+    });
     (solution.algorithm == ALGORITHM
         && solution.number <= MOST
         && ours

@@ -427,7 +427,7 @@ both_with! { true, PROXIED;
         let kept = say(app, others_link, "not_me", "same-origin").await;
         assert!(kept.status == 200 && kept.text.contains("24 hours") && !kept.text.contains("<form"), "{}", kept.text);
         let right = guess(app, 0, other, PASSWORD).await;
-        assert_eq!((right.refusal().as_str(), pause(&right)), (LOCKED, 86_400));
+        assert_eq!((right.refusal().as_str(), pause(&right)), (LOCKED, 3_600));
         // It was not me; and on second thoughts it was.
         assert_eq!(say(app, both_link, "not_me", "same-origin").await.status, 200);
         assert_eq!(guess(app, 0, both, PASSWORD).await.refusal(), LOCKED);

@@ -126,7 +126,7 @@ both_with! { false, &production("", &sign_ins(10));
 }
 
 /// Forwarded headers in which the last word is no address: they are the proxy's own.
-const UNREADABLE: [&[u8]; 24] = [
+const UNREADABLE: [&[u8]; 21] = [
     b"a",
     b"",
     b" ",
@@ -141,19 +141,16 @@ const UNREADABLE: [&[u8]; 24] = [
     b"198.051.100.007",
     b"0xc6336407",
     b"3325256711",
-    b"198.51.100.7:80",
     b"198.51.100.7/32",
     b"198.51.100.7;198.51.100.8",
     b"\"198.51.100.7\"",
-    b"[2001:db8:1:2::1]",
-    b"[2001:db8:1:2::1]:80",
     b"2001:db8:1:2::1%eth0",
     b"\xff\xfe",
     b"198.51.100.7, a",
     b"198.51.100.7,",
 ];
 
-both_with! { false, &behind_a_proxy(&sign_ins(24));
+both_with! { false, &behind_a_proxy(&sign_ins(21));
     async fn a46_cve_2024_47070_a_malformed_header_is_the_proxys_own(app: &TestApp) {
         for (n, value) in UNREADABLE.into_iter().enumerate() {
             assert_eq!(saying(app, n, &[("x-forwarded-for", value)]).await.refusal(), WRONG, "{value:?}");
@@ -161,13 +158,13 @@ both_with! { false, &behind_a_proxy(&sign_ins(24));
         // All of them were one client, together with whoever comes without the header and those that the proxy speaks of
         // itself.
         for value in UNREADABLE.into_iter().chain([&b"127.0.0.1"[..], b"::ffff:127.0.0.1", b"127.0.0.1, 127.0.0.1"]) {
-            over(&saying(app, 99, &[("x-forwarded-for", value)]).await, "sign_in_network", 24, 600);
+            over(&saying(app, 99, &[("x-forwarded-for", value)]).await, "sign_in_network", 21, 600);
         }
-        over(&saying(app, 99, &[]).await, "sign_in_network", 24, 600);
-        over(&saying(app, 99, &[("x-real-ip", b"198.51.100.7"), ("forwarded", b"for=198.51.100.7")]).await, "sign_in_network", 24, 600);
+        over(&saying(app, 99, &[]).await, "sign_in_network", 21, 600);
+        over(&saying(app, 99, &[("x-real-ip", b"198.51.100.7"), ("forwarded", b"for=198.51.100.7")]).await, "sign_in_network", 21, 600);
 
         // The client's own words stand left of the proxy's, in the same header or in one of its own.
-        for n in 0..24 {
+        for n in 0..21 {
             let left = format!("203.0.113.{n}");
             let together = format!("{left}, 198.51.100.9");
             let headers: &[(&str, &[u8])] = match n % 4 {
@@ -179,7 +176,7 @@ both_with! { false, &behind_a_proxy(&sign_ins(24));
             assert_eq!(saying(app, n, headers).await.refusal(), WRONG, "{headers:?}");
         }
         for value in [&b"198.51.100.9"[..], b" 198.51.100.9 ", b"203.0.113.99, 198.51.100.9", b"198.51.100.9, 127.0.0.1", b"::ffff:198.51.100.9", b"::FFFF:C633:6409"] {
-            over(&saying(app, 99, &[("x-forwarded-for", value)]).await, "sign_in_network", 24, 600);
+            over(&saying(app, 99, &[("x-forwarded-for", value)]).await, "sign_in_network", 21, 600);
         }
         // And the trap: somebody else is somebody else.
         for value in [&b"198.51.100.10"[..], b"198.51.100.9, 198.51.100.10", b"2001:db8::9"] {

@@ -379,7 +379,9 @@ on_both! {
             batches += 1;
         }
         assert!(batches >= 3, "{SUBJECTS} at once would hold up everybody");
-        assert_eq!(stored(db).await.len(), 1);
+        // Where two subjects share a slot, what they did together counts for longer.
+        let shared = SUBJECTS - keys.len();
+        assert!((1..=1 + shared).contains(&stored(db).await.len()), "{shared} slots are shared");
         let there = server(rule(10, 10), Shared::Database(bare.elsewhere().await), &hidden, clock);
         assert_eq!(take(&there, b"ada").await.standing.remaining, 8, "hers was left");
         assert_eq!(take(&ours, b"203.0.0.1").await.standing.remaining, 9);

@@ -103,8 +103,10 @@ async fn a_proxy_that_nobody_declared_is_cried_out() {
         };
         for n in 0..450 {
             let from = format!("192.0.2.{}", n % 100);
-            let request =
-                server.api.request(reqwest::Method::GET, "/health/live").header("x-forwarded-for", from);
+            let request = server
+                .api
+                .request(reqwest::Method::GET, "/.well-known/jwks.json")
+                .header("x-forwarded-for", from);
             assert_eq!(server.api.send(request).await.status, 200);
         }
         if cried {

@@ -172,6 +172,12 @@ async fn a_database_that_crashes_and_returns_loses_nothing_acknowledged() {
         || async { ask(&url, "SELECT COUNT(*) FROM users").ok().filter(|count| *count >= before + 50) };
     until("people register again", PATIENCE, more).await;
     *over.lock().unwrap() = true;
+    // What was being stored when the database went away is tried again when its lease is over.
+    let stored = || async {
+        let waiting = "SELECT COUNT(*) FROM jobs WHERE kind = 'registration.register'";
+        ask(&url, waiting).ok().filter(|waiting| *waiting == 0)
+    };
+    until("all that was acknowledged is stored", 3 * PATIENCE, stored).await;
     while let Some(acknowledged) = clients.join_next().await {
         for email in acknowledged.unwrap() {
             assert_eq!(
