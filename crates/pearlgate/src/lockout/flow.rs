@@ -22,6 +22,8 @@ use crate::limits::{REAUTHENTICATION, SIGN_IN};
 use crate::mailed::{self, Asked, in_words};
 use crate::sessions::{DeviceRow, SessionRow};
 
+/// A mail is news for so long.
+const NEWS: Duration = Duration::from_secs(300);
 /// Later than any password is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -249,7 +251,7 @@ pub fn wrong(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> 
     let address_key = &reserved.address_key;
     if reserved.tells {
         let job = Tell { address_key: address_key.to_owned() };
-        let when = When::now(app.clock.now(), LINK).unique(format!("locked:{address_key}"));
+        let when = When::now(app.clock.now(), LINK).urgent().unique(format!("locked:{address_key}"));
         app.queue.enqueue(tx, &job, &when)?;
     }
     Ok(())
@@ -276,8 +278,13 @@ async fn tell(app: App, address_key: String) -> Result<(), JobError> {
             let most = i64::from(inner.settings.lockout.strangers);
             let locked: Option<(bool,)> =
                 tx.opt(&store::GOES_ON, params![subject, i64::from(after), most])?;
-            let told: Option<(i64,)> = tx.opt(&store::TOLD, params![user, inner.clock.now()])?;
-            let Some((closed,)) = locked.filter(|_| told.is_none()) else { return Ok(()) };
+            let told: Option<(Timestamp,)> = tx.opt(&store::TOLD, params![user, inner.clock.now()])?;
+            let Some((closed,)) = locked else { return Ok(()) };
+            // One link at a time; but that nobody may try any more is said when it happens.
+            let newest = told.is_some_and(|(until,)| until + NEWS > inner.clock.now() + LINK);
+            if newest || (told.is_some() && !closed) {
+                return Ok(());
+            }
             let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
             inner.audit(tx, &Stream::of(user), "account_locked", nowhere, json!({}))?;
             if !mailed::may_ask(tx, &inner, &address_key, Asked::Unlock)? {

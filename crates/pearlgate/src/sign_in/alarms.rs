@@ -49,6 +49,8 @@ struct State {
     passwords: Spread,
     /// Until when, by reason and what it is about.
     on: BTreeMap<(&'static str, u64), Timestamp>,
+    /// Raised, and not told yet: at most one for each that is on.
+    unheard: Vec<Raised>,
 }
 
 /// Which accounts something was tried with.
@@ -118,8 +120,20 @@ impl Alarms {
         one.into_iter().chain(other).collect()
     }
 
-    /// A password was looked at.
-    pub fn went(&self, well: bool, now: Timestamp) -> Option<Raised> {
+    /// A password was looked at, or nobody waited for the end. With it comes what was raised when nobody listened.
+    pub fn went(&self, well: bool, now: Timestamp) -> Vec<Raised> {
+        let raised = self.count(well, now);
+        let unheard = std::mem::take(&mut self.state().unheard);
+        unheard.into_iter().chain(raised).collect()
+    }
+
+    /// The same where nobody can tell of it: who comes next does.
+    pub fn went_unheard(&self, well: bool, now: Timestamp) {
+        let raised = self.count(well, now);
+        self.state().unheard.extend(raised);
+    }
+
+    fn count(&self, well: bool, now: Timestamp) -> Option<Raised> {
         let settings = &self.0.settings;
         let part = i64::try_from(settings.window.as_micros()).unwrap_or(i64::MAX) / PARTS;
         let part = now.micros() / part.max(1);
@@ -219,18 +233,29 @@ mod tests {
         assert_eq!((raised[0].reason, &raised[0].details["tried"]), ("failure_ratio", &json!(100)));
         assert!(alarms.are_on(at(798)) && !alarms.are_on(at(799)));
         for n in 0..200 {
-            assert_eq!(alarms.went(n % 10 < 4, at(5_000 + n)), None, "six in ten is a bad morning");
+            assert_eq!(alarms.went(n % 10 < 4, at(5_000 + n)), [], "six in ten is a bad morning");
         }
+    }
+
+    #[test]
+    fn what_was_raised_when_nobody_listened_is_told_with_the_next() {
+        let alarms = alarms();
+        for n in 0..100 {
+            alarms.went_unheard(false, at(n));
+        }
+        let told = alarms.went(false, at(100));
+        assert_eq!((told.len(), told[0].reason), (1, "failure_ratio"));
+        assert_eq!(alarms.went(false, at(101)), []);
     }
 
     #[test]
     fn what_is_long_ago_counts_no_more_and_a_clock_put_back_breaks_nothing() {
         let alarms = alarms();
         for n in 0..99 {
-            assert_eq!(alarms.went(false, at(n)), None);
+            assert_eq!(alarms.went(false, at(n)), []);
         }
-        assert_eq!(alarms.went(false, at(2_000)), None);
-        assert_eq!(alarms.went(false, at(-100_000)), None);
+        assert_eq!(alarms.went(false, at(2_000)), []);
+        assert_eq!(alarms.went(false, at(-100_000)), []);
     }
 
     #[test]

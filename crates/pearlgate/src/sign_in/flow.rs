@@ -97,8 +97,7 @@ impl<N: FnOnce(bool, Went)> Drop for Left<'_, N> {
     fn drop(&mut self) {
         if let Some(note) = self.note.take() {
             note(self.known, Went::Wrong);
-            // Who raises it now is told with the next.
-            let _ = self.app.alarms.went(false, self.app.clock.now());
+            self.app.alarms.went_unheard(false, self.app.clock.now());
         }
     }
 }

@@ -66,11 +66,13 @@ async fn refresh(api: Api, ledger: Shared, place: usize) {
 }
 
 /// Served to a few who do more in a minute, from one address, than anybody does in an hour. What was being checked when
-/// the process died stays spent, so `sign_in` is off, too.
+/// the process died stays spent, so `sign_in` and the lockout are off, too.
 fn in_a_hurry(data: &Path, port: u16) -> Call {
     ["registration_network", "sign_in_network", "proof_network", "refresh", "sign_in"]
         .into_iter()
-        .fold(serve_on(data, port), |call, limit| call.set(&format!("limits.{limit}.mode"), "off"))
+        .fold(serve_on(data, port).set("lockout.mode", "off"), |call, limit| {
+            call.set(&format!("limits.{limit}.mode"), "off")
+        })
 }
 
 /// Signs in and out until the server is gone. Of a sign-out without an answer nobody knows what it did.
