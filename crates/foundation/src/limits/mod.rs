@@ -213,11 +213,6 @@ impl Limits {
         database::forget(tx, self.key(counted, subject))
     }
 
-    /// A limit's rule, unless it is off.
-    pub fn rule(&self, name: Name) -> Option<Rule> {
-        self.on(name).map(|counted| counted.rule)
-    }
-
     fn on(&self, name: Name) -> Option<&Counted> {
         self.0.rules.get(name).filter(|counted| counted.rule.mode != Mode::Off)
     }

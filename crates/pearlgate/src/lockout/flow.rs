@@ -235,7 +235,7 @@ fn give_back(tx: &mut Tx<'_>, app: &App, reserved: &Reserved) -> db::Result<()> 
 /// Tells the owner of an address that strangers are locked out, if somebody has proven it. Enqueued for every address:
 /// whether there is anybody is found out where nobody can measure it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Tell {
+pub(super) struct Tell {
     address_key: String,
 }
 

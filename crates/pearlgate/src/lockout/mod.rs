@@ -18,8 +18,8 @@ mod store;
 mod turns;
 
 pub use flow::{
-    Tell, adopt, disown, forget, handle, locked, reserve, reserve_signed_in, right, sweep, turn, unlock,
-    unused, wrong,
+    adopt, disown, forget, handle, locked, reserve, reserve_signed_in, right, sweep, turn, unlock, unused,
+    wrong,
 };
 pub use model::{Count, Refused, Reserved, Whose, counts};
 pub use store::STATEMENTS;

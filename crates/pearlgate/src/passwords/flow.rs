@@ -178,6 +178,33 @@ pub fn tell_changed(tx: &mut Tx<'_>, app: &App, user: User) -> db::Result<()> {
     app.postman.send_first(tx, &Mail { kind: "password_changed".into(), to: address, values }, now, NOTICE)
 }
 
+/// Whether somebody who is signed in gave their own password: one of the attempts that the session and the account have,
+/// spent before it is looked at and given back when it was right.
+///
+/// # Errors
+/// 423 and 429 when there is none left, 503.
+pub async fn verify_own(
+    app: &App,
+    current: &Current,
+    attempt: &Attempt,
+    stored: Option<&str>,
+) -> Result<Checked, Problem> {
+    let (user, session, fault) = (current.row.user_id, current.row.session_id, |e: db::Error| e.to_problem());
+    let inner = app.clone();
+    let reserved = app.db.write(move |tx| lockout::reserve_signed_in(tx, &inner, user, session)).await;
+    let reserved = reserved.map_err(fault)??;
+    let checked = app.hashes.verify(attempt, stored).await;
+    if !matches!(checked, Ok(Checked { verdict: Verdict::Wrong, .. })) {
+        let (inner, looked) = (app.clone(), checked.is_ok());
+        let settle = move |tx: &mut Tx<'_>| match looked {
+            true => lockout::right(tx, &inner, &reserved),
+            false => lockout::unused(tx, &inner, &reserved),
+        };
+        app.db.write(settle).await.map_err(fault)?;
+    }
+    Ok(checked?)
+}
+
 /// Changes one's own password.
 ///
 /// # Errors
@@ -197,19 +224,7 @@ pub(super) async fn change(
     let stored: Option<(String,)> =
         app.db.read_one(move |tx| tx.opt(&store::OF_SESSION, params![session])).await.map_err(fault)?;
     let stored = stored.map(|(hash,)| hash);
-    let limited = app.clone();
-    let reserved = app.db.write(move |tx| lockout::reserve_signed_in(tx, &limited, user, session)).await;
-    let reserved = reserved.map_err(fault)??;
-    let checked = app.hashes.verify(&old, stored.as_deref()).await;
-    if !matches!(checked, Ok(Checked { verdict: Verdict::Wrong, .. })) {
-        let (limited, looked) = (app.clone(), checked.is_ok());
-        let settle = move |tx: &mut Tx<'_>| match looked {
-            true => lockout::right(tx, &limited, &reserved),
-            false => lockout::unused(tx, &limited, &reserved),
-        };
-        app.db.write(settle).await.map_err(fault)?;
-    }
-    let checked = checked?;
+    let checked = verify_own(app, current, &old, stored.as_deref()).await?;
     let Some(stored) = stored.filter(|_| checked.verdict == Verdict::Right) else {
         app.hashes.level(&checked).await;
         let noted = app.db.write(move |tx| {

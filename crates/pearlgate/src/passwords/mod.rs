@@ -26,7 +26,7 @@ pub use calibrate::{Proposal, calibrate};
 pub use filter::{Builder, Filter, HashKind, Place, key_of};
 pub use flow::{
     Chosen, Unfit, about_newcomer, about_person, choose, demand_change, examine, learn_foreign,
-    note_breach_check, renew, set, tell_changed,
+    note_breach_check, renew, set, tell_changed, verify_own,
 };
 pub use foreign::canonical;
 pub use hash::{Checked, HashPool, Overloaded, Verdict, bare_rate, scheme};

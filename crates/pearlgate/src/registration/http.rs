@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::flow::{self, Form, Shown};
+use super::flow::{self, Shown};
 use super::model::VerificationRow;
+use super::register::{self as registering, Form};
 use crate::accounts::http::{keep, refuse};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata};
 use crate::app::App;
@@ -113,7 +114,7 @@ pub async fn register(
     let parts =
         [&body.email, body.password.reveal(), &body.display_name, &body.locale, &metadata].map(str::as_bytes);
     let key = app.idempotency.key(&headers, "", "register", &parts)?;
-    let verification = flow::register(&app, accept(&app, &body)?, &key, from).await?;
+    let verification = registering::register(&app, accept(&app, &body)?, &key, from).await?;
     let answer =
         VerificationRequired { status: "verification_required", verification_id: verification.to_string() };
     Ok((StatusCode::ACCEPTED, JsonAnswer(answer)))

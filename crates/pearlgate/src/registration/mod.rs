@@ -6,12 +6,14 @@
 //!   password that its opener did not prove (better-auth #11023).
 //! * A second registration of an unproven address replaces the first (the newest wins, the older id dies); of a
 //!   proven one it stores nothing, and the mail says that there is an account. The answer is the same.
+//! * The request hashes and leaves a job (`register`), which stores: its time tells nothing about the address.
 //! * Five wrong guesses kill a code, its link lives on; wrong codes also count over all of an account's mails.
 
 mod flow;
 pub mod http;
 mod model;
 pub mod pages;
+mod register;
 mod store;
 
 pub use flow::{ResendVerification, first_proof, forget_profile, handle, sweep};

@@ -1,17 +1,15 @@
 //! From a password to a session.
 
 use foundation::audit::Stream;
-use foundation::db::Tx;
 use foundation::http::ClientAddress;
-use foundation::kernel::Id;
-use foundation::kernel::Problem;
+use foundation::kernel::{Id, Problem};
 use foundation::params;
 use serde_json::json;
 
 use super::alarms::Raised;
 use super::history::{Noted, Went};
 use super::model::Refusal;
-use super::store::{self, Candidate};
+use super::store::{self, Details};
 use super::work;
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
@@ -19,7 +17,7 @@ use crate::limits::PROOF_OF_WORK;
 use crate::lockout::{self, Refused as Kept, Reserved, Whose};
 use crate::magic_links::{self, MagicLinkRow};
 use crate::mailed;
-use crate::passwords::{self, Attempt, Checked, Finding, Overloaded, Verdict};
+use crate::passwords::{self, Attempt, Finding, Overloaded, Verdict};
 use crate::recovery;
 use crate::sessions::{self, Barred, Beginning, Current, Proof, Started, Visit};
 use crate::settings::AlarmAnswer;
@@ -41,8 +39,10 @@ pub(super) struct Login {
 /// # Errors
 /// [`Refusal`].
 pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
-    let candidate = candidate(app, &login).await?;
-    let account = candidate.as_ref().map(|c| c.user_id);
+    let address = login.email.key().to_owned();
+    let account: Option<(Id<UserRow>,)> =
+        app.db.read_one(move |tx| tx.opt(&store::WHO, params![address])).await?;
+    let account = account.map(|(user,)| user);
     let whose = Whose::at(app.code_key.current(), account, login.email.key());
     let device = account.and_then(|user| sessions::device(app, user, login.visit.device_token.as_ref()));
     let subject = whose.subject();
@@ -75,7 +75,7 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
     let known = reserved.on_known_device();
     // Also when nobody waits for the end: then it was a wrong one for all we know.
     let mut left = Left { note: Some(note), app, known };
-    let ended = attempt(app, candidate, Tried { login, reserved }).await;
+    let ended = attempt(app, Tried { login, account, reserved }).await;
     let Some(note) = left.note.take() else { return ended };
     if let Some(right) = was_right(&ended) {
         note(known, if right { Went::Right } else { Went::Wrong });
@@ -102,11 +102,11 @@ impl<N: FnOnce(bool, Went)> Drop for Left<'_, N> {
     }
 }
 
-async fn attempt(app: &App, mut candidate: Option<Candidate>, tried: Tried) -> Result<Started, Refusal> {
+async fn attempt(app: &App, tried: Tried) -> Result<Started, Refusal> {
     // Another sign-in of the same person may have put a better hash in the place of the one that was checked.
     for _ in 0..3 {
-        match check(app, candidate, &tried).await? {
-            Err(Barred::Outdated) => candidate = self::candidate(app, &tried.login).await?,
+        match check(app, &tried).await? {
+            Err(Barred::Outdated) => {}
             begun => return Ok(begun?),
         }
     }
@@ -159,20 +159,21 @@ async fn worked(app: &App, proof: Option<&str>) -> Result<(), Refusal> {
 #[derive(Debug, Clone)]
 struct Tried {
     login: Login,
+    account: Option<Id<UserRow>>,
     reserved: Reserved,
 }
 
-async fn candidate(app: &App, login: &Login) -> Result<Option<Candidate>, Refusal> {
-    let key = login.email.key().to_owned();
-    Ok(app.db.read_one(move |tx| tx.opt(&store::FIND, params![key])).await?)
+/// Somebody whose right password was given.
+#[derive(Debug, Clone)]
+struct Candidate {
+    user_id: Id<UserRow>,
+    details: Details,
 }
 
-async fn check(
-    app: &App,
-    candidate: Option<Candidate>,
-    tried: &Tried,
-) -> Result<Result<Started, Barred>, Refusal> {
-    let stored = candidate.as_ref().map(|c| c.password_hash.as_str()).filter(|hash| !hash.is_empty());
+async fn check(app: &App, tried: &Tried) -> Result<Result<Started, Barred>, Refusal> {
+    let user = tried.account.unwrap_or(mailed::NOBODY);
+    let details: Details = app.db.read_one(move |tx| tx.one(&store::DETAILS, params![user])).await?;
+    let stored = Some(details.password_hash.as_str()).filter(|hash| !hash.is_empty());
     let checked = match app.hashes.verify(&tried.login.password, stored).await {
         Ok(checked) => checked,
         Err(overloaded) => {
@@ -181,13 +182,13 @@ async fn check(
             return Err(overloaded.into());
         }
     };
-    match candidate {
-        Some(candidate) if checked.verdict == Verdict::Right && candidate.has_credential => {
-            proven(app, candidate, tried, checked.outdated).await
+    match tried.account {
+        Some(user_id) if checked.verdict == Verdict::Right && details.has_credential => {
+            proven(app, Candidate { user_id, details }, tried, checked.outdated).await
         }
-        candidate => {
+        _ => {
             let unproven = checked.verdict == Verdict::Right;
-            refused(app, candidate, tried, unproven).await?;
+            refused(app, tried, unproven).await?;
             app.hashes.level(&checked).await;
             Err(if unproven { Refusal::EmailNotVerified } else { Refusal::InvalidCredentials })
         }
@@ -202,7 +203,7 @@ async fn proven(
     outdated: bool,
 ) -> Result<Result<Started, Barred>, Refusal> {
     let login = &tried.login;
-    if candidate.change_demanded {
+    if candidate.details.change_demanded {
         let (inner, user, tried) = (app.clone(), candidate.user_id, tried.clone());
         let noted = app.db.write(move |tx| {
             let from = tried.login.visit.from;
@@ -219,7 +220,7 @@ async fn proven(
         return Err(Refusal::PasswordKnown);
     }
     let mut asked = false;
-    if candidate.breach_check_pending {
+    if candidate.details.breach_check_pending {
         // The question that was put off when the password was set, now that it is at hand again.
         match app.breaches.find(login.password.reveal()).await {
             Finding::Breached => return known_to_others(app, &candidate, tried).await,
@@ -238,7 +239,7 @@ async fn known_to_others(
     tried: &Tried,
 ) -> Result<Result<Started, Barred>, Refusal> {
     let (inner, user, tried, hash) =
-        (app.clone(), candidate.user_id, tried.clone(), candidate.password_hash.clone());
+        (app.clone(), candidate.user_id, tried.clone(), candidate.details.password_hash.clone());
     let demanded = app.db.write(move |tx| {
         let from = tried.login.visit.from;
         if !passwords::demand_change(tx, user, Some(&hash), "breached", inner.clock.now())? {
@@ -265,7 +266,7 @@ async fn begin(
     }
     let begun = app.db.write(move |tx| {
         let (user, login) = (candidate.user_id, &tried.login);
-        let mut hash = &candidate.password_hash;
+        let mut hash = &candidate.details.password_hash;
         if renewed.is_some() {
             mailed::lock_person(tx, user)?;
         }
@@ -304,7 +305,7 @@ async fn prove_mailbox(
 ) -> Result<Result<Started, Barred>, Refusal> {
     let (inner, id) = (app.clone(), Id::<MagicLinkRow>::new(&app.clock, &app.chance));
     let barred = app.db.write(move |tx| {
-        let Tried { login, reserved } = &tried;
+        let Tried { login, reserved, .. } = &tried;
         lockout::right(tx, &inner, reserved)?;
         let barred = sessions::bars(tx, user, Proof::PASSWORD)?;
         let id = match barred {
@@ -322,19 +323,13 @@ async fn prove_mailbox(
 }
 
 /// Writes a failure down, in the person's own history or, when there is nobody, in the shard of the address.
-async fn refused(
-    app: &App,
-    candidate: Option<Candidate>,
-    tried: &Tried,
-    unproven: bool,
-) -> Result<(), Refusal> {
+async fn refused(app: &App, tried: &Tried, unproven: bool) -> Result<(), Refusal> {
     let (inner, tried) = (app.clone(), tried.clone());
-    let Tried { login, .. } = &tried;
-    let stream = candidate.map_or_else(|| Stream::shard(login.email.key()), |c| Stream::of(c.user_id));
+    let stream = tried.account.map_or_else(|| Stream::shard(tried.login.email.key()), Stream::of);
     let reason = if unproven { "email_not_verified" } else { "invalid_credentials" };
     app.db
         .write(move |tx| {
-            let Tried { login, reserved } = &tried;
+            let Tried { login, reserved, .. } = &tried;
             match unproven {
                 true => lockout::right(tx, &inner, reserved)?,
                 false => lockout::wrong(tx, &inner, reserved)?,
@@ -363,19 +358,7 @@ pub(super) async fn reauthenticate(
         .await
         .map_err(|e| e.to_problem())?;
     let stored = stored.map(|(hash,)| hash);
-    let (inner, session) = (app.clone(), current.row.session_id);
-    let reserved = app.db.write(move |tx| lockout::reserve_signed_in(tx, &inner, user, session)).await;
-    let reserved = reserved.map_err(Refusal::Fault)?.map_err(Refusal::Kept)?;
-    let checked = app.hashes.verify(password, stored.as_deref()).await;
-    if !matches!(checked, Ok(Checked { verdict: Verdict::Wrong, .. })) {
-        let (inner, looked) = (app.clone(), checked.is_ok());
-        let settle = move |tx: &mut Tx<'_>| match looked {
-            true => lockout::right(tx, &inner, &reserved),
-            false => lockout::unused(tx, &inner, &reserved),
-        };
-        app.db.write(settle).await.map_err(Refusal::Fault)?;
-    }
-    let checked = checked.map_err(Refusal::Overloaded)?;
+    let checked = passwords::verify_own(app, current, password, stored.as_deref()).await?;
     if checked.verdict != Verdict::Right {
         let inner = app.clone();
         let noted = app.db.write(move |tx| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use foundation::db::{self, Db, Tx};
 use foundation::kernel::{Entity, Id, Timestamp};
-use foundation::{params, record};
+use foundation::params;
 use tokio::sync::mpsc;
 
 use super::replay::{Came, Replay};
@@ -52,19 +52,6 @@ impl Went {
             Self::Locked => "locked",
             Self::Limited => "limited",
         }
-    }
-}
-
-record! {
-    /// An attempt as it was written down.
-    #[derive(Debug)]
-    struct Row {
-        id: Id<AttemptRow>,
-        at: Timestamp,
-        subject: String,
-        network: String,
-        device: bool,
-        outcome: String,
     }
 }
 
@@ -140,16 +127,10 @@ pub async fn replay(db: &Db, since: Timestamp, policy: &Settings) -> db::Result<
     let (mut after, mut last) = (since - Duration::from_micros(1), Id::<AttemptRow>::from_bytes([0; 16]));
     loop {
         let page =
-            db.read_one(move |tx| tx.all::<Row>(&store::NOTED, params![since, after, last, PAGE])).await?;
-        for row in &page {
-            (after, last) = (row.at, row.id);
-            replay.see(&Came {
-                at: row.at,
-                subject: row.subject.clone(),
-                network: row.network.clone(),
-                device: row.device,
-                outcome: row.outcome.clone(),
-            });
+            db.read_one(move |tx| tx.all::<Came>(&store::NOTED, params![since, after, last, PAGE])).await?;
+        for came in &page {
+            (after, last) = (came.at, came.id);
+            replay.see(came);
         }
         if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
             return Ok(replay);

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 
-use foundation::kernel::Timestamp;
+use foundation::kernel::{Id, Timestamp};
 use foundation::limits::{Mode, Name, Quota};
+use foundation::record;
 
-use super::history::Went;
+use super::history::{AttemptRow, Went};
 use crate::limits::{SIGN_IN, SIGN_IN_EVERYBODY, SIGN_IN_NETWORK};
 use crate::lockout::{self, Count};
 use crate::settings::{LockoutSettings, Settings};
@@ -16,14 +17,17 @@ use crate::settings::{LockoutSettings, Settings};
 /// The lockout's name beside the limits'.
 const LOCKOUT: Name = "lockout";
 
-/// A sign-in as it came.
-#[derive(Debug, Clone)]
-pub(super) struct Came {
-    pub(super) at: Timestamp,
-    pub(super) subject: String,
-    pub(super) network: String,
-    pub(super) device: bool,
-    pub(super) outcome: String,
+record! {
+    /// A sign-in as it came, and was written down.
+    #[derive(Debug, Clone)]
+    pub(super) struct Came {
+        pub(super) id: Id<AttemptRow>,
+        pub(super) at: Timestamp,
+        subject: String,
+        network: String,
+        device: bool,
+        outcome: String,
+    }
 }
 
 /// Whom a rule stopped.
@@ -151,7 +155,8 @@ mod tests {
             let at = Timestamp::from_micros(1_795_430_000_000_000)
                 + Duration::from_secs(u64::try_from(*second).unwrap());
             let (subject, network, outcome) = (subject.to_string(), network.to_string(), outcome.to_string());
-            replay.see(&Came { at, subject, network, device: *device, outcome });
+            let id = Id::from_bytes([0; 16]);
+            replay.see(&Came { id, at, subject, network, device: *device, outcome });
         }
         replay.stopped.iter().map(|(name, s)| (*name, s.attempts, s.right, s.unknown)).collect()
     }

@@ -433,7 +433,6 @@ on_both! {
             assert_eq!(off.take(TRIES, b"ada").await.unwrap(), None);
             assert_eq!(on.take("a limit that nobody set", b"ada").await.unwrap(), None);
         }
-        assert_eq!((off.rule(TRIES), on.rule("a limit that nobody set")), (None, None));
         assert!(bare.db.observed().is_empty());
         let inner = off.clone();
         let spent = bare.db.write(move |tx| {

@@ -40,7 +40,7 @@ both! {
         let login = |name: &str| json!({ "email": format!("{name}@example.com"), "password": "not the right one" });
         let (refusal, _, work) = seen(app, "/v1/auth/login", login("unknown")).await;
         assert_eq!(refusal, "401 invalid_credentials");
-        assert!(work.iter().flatten().any(|name| *name == "FIND"), "nothing was observed: {work:?}");
+        assert!(work.iter().flatten().any(|name| *name == "DETAILS"), "nothing was observed: {work:?}");
         for name in ["known", "passwordless", "suspended", "demanded", "pending", "unproven"] {
             let (same, _, as_much) = seen(app, "/v1/auth/login", login(name)).await;
             assert_eq!((same, as_much), (refusal.clone(), work.clone()), "{name}");

@@ -1,0 +1,230 @@
+//! Registering: the request looks at the password and leaves a job; the job finds out whether the address was taken,
+//! where nobody can measure it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use foundation::audit::Stream;
+use foundation::db::{self, Tx};
+use foundation::http::{Claim, ClientAddress, IdempotencyKey};
+use foundation::jobs::{Job, JobError, When};
+use foundation::kernel::{Id, Problem};
+use foundation::mail::Mail;
+use foundation::params;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::flow::{code, locked_holder, mail_proofs};
+use super::model::{PREFIX, Refusal, VerificationRow};
+use super::store::{self, Holder};
+use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
+use crate::app::App;
+use crate::lockout;
+use crate::mailed::{self, Asked, Proofs};
+use crate::passwords::{self, Password};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A registration, its fields accepted.
+#[derive(Debug, Clone)]
+pub(super) struct Form {
+    pub(super) email: EmailAddress,
+    pub(super) password: Password,
+    pub(super) display_name: DisplayName,
+    pub(super) locale: Locale,
+    pub(super) metadata: Metadata,
+}
+
+/// Registers. The answer is the same whether or not the address has an account; the mail tells.
+///
+/// # Errors
+/// [`Refusal`]: overload, or the database.
+pub(super) async fn register(
+    app: &App,
+    form: Form,
+    key: &IdempotencyKey,
+    from: ClientAddress,
+) -> Result<Id<VerificationRow>, Refusal> {
+    if let Some(first) = key.replay(&app.db, app.clock.now()).await? {
+        return first.body.parse().map_err(|_| Refusal::Problem(Problem::internal()));
+    }
+    let about = passwords::about_newcomer(app, form.email.as_str(), &form.display_name.0);
+    let chosen = passwords::examine(app, "password", form.password.clone(), &about).await?;
+    let password_hash = app.hashes.hash(&chosen.password).await?;
+    let id = Id::<VerificationRow>::new(&app.clock, &app.chance);
+    let wanted = Wanted {
+        email: form.email.as_str().to_owned(),
+        password_hash,
+        asked: chosen.asked,
+        display_name: form.display_name.0,
+        locale: form.locale.0,
+        metadata: form.metadata.0,
+        id,
+        from: from.0,
+    };
+    let job = Register { sealed: seal(app, &wanted)? };
+    let (inner, claimed) = (app.clone(), key.clone());
+    let done = app.db.write(move |tx| {
+        if claimed.claim(tx, inner.clock.now(), 202, &id.to_string())? == Claim::Done {
+            return Ok(false);
+        }
+        let when = When::now(inner.clock.now(), inner.settings.verification_lifetime);
+        inner.queue.enqueue(tx, &job, &when).map(|_| true)
+    });
+    if done.await? {
+        return Ok(id);
+    }
+    let first = key.replay(&app.db, app.clock.now()).await?;
+    first.and_then(|first| first.body.parse().ok()).ok_or_else(|| Refusal::Problem(Problem::internal()))
+}
+
+/// Stores a registration and sends its mail. The request writes the same for every address: whether it was taken is found
+/// out by the job, where nobody can measure it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Register {
+    sealed: String,
+}
+
+/// What is registered. It is sealed while it waits: a list of jobs is no place for hashes.
+#[derive(Serialize, Deserialize)]
+struct Wanted {
+    email: String,
+    password_hash: String,
+    asked: bool,
+    display_name: String,
+    locale: String,
+    metadata: String,
+    id: Id<VerificationRow>,
+    from: IpAddr,
+}
+
+impl Job for Register {
+    const KIND: &'static str = "registration.register";
+}
+
+const SEALED: &str = "registration";
+
+fn seal(app: &App, wanted: &Wanted) -> Result<String, Refusal> {
+    let plain = serde_json::to_vec(wanted).map_err(|_| Refusal::Problem(Problem::internal()))?;
+    let sealed = app.sealer.seal(SEALED, &plain).map_err(|_| Refusal::Problem(Problem::internal()))?;
+    Ok(BASE64.encode(&sealed))
+}
+
+pub(super) async fn store(app: App, job: Register) -> Result<(), JobError> {
+    let dead = |why: &dyn std::fmt::Display| JobError::Dead(format!("it cannot be read any more: {why}"));
+    let sealed = BASE64.decode(job.sealed.as_bytes()).map_err(|e| dead(&e))?;
+    let plain = app.sealer.open(SEALED, &sealed).map_err(|e| dead(&e))?;
+    let job: Wanted = serde_json::from_slice(&plain).map_err(|e| dead(&e))?;
+    let email = EmailAddress::parse("email", &job.email).map_err(|e| dead(&e.message))?;
+    let form = Profile {
+        email,
+        display_name: DisplayName(job.display_name),
+        locale: Locale(job.locale),
+        metadata: Metadata(job.metadata),
+    };
+    let (inner, from) = (app.clone(), ClientAddress(job.from));
+    let proofs = Proofs::new(PREFIX, &app.chance);
+    app.db
+        .write(move |tx| {
+            let registration = Registration {
+                app: &inner,
+                form: &form,
+                password_hash: &job.password_hash,
+                asked: job.asked,
+                id: job.id,
+                proofs: &proofs,
+            };
+            registration.store(tx, from)
+        })
+        .await?;
+    Ok(())
+}
+
+/// What is stored of a registration beside its password.
+#[derive(Debug)]
+struct Profile {
+    email: EmailAddress,
+    display_name: DisplayName,
+    locale: Locale,
+    metadata: Metadata,
+}
+
+struct Registration<'r> {
+    app: &'r App,
+    form: &'r Profile,
+    password_hash: &'r str,
+    asked: bool,
+    id: Id<VerificationRow>,
+    proofs: &'r Proofs,
+}
+
+impl Registration<'_> {
+    fn store(&self, tx: &mut Tx<'_>, from: ClientAddress) -> db::Result<()> {
+        if tx.opt::<(Id<UserRow>,)>(&store::BY_ID, params![self.id])?.is_some() {
+            // Stored by a run of this job that did not live to say so.
+            return Ok(());
+        }
+        // The mailbox is locked before the person, here as everywhere.
+        let proven = match tx.opt::<Holder>(&store::HOLDER, params![self.form.email.key()])? {
+            Some(holder) => tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some(),
+            None => false,
+        };
+        let what = if proven { Asked::Notice } else { Asked::Verification };
+        if !mailed::may_ask(tx, self.app, self.form.email.key(), what)? {
+            return Ok(());
+        }
+        let before = locked_holder(tx, self.form.email.key())?;
+        let (holder, verified) = self.holder(tx, before)?;
+        let stream = Stream::of(holder.user_id);
+        let service_name = &self.app.settings.service_name;
+        let now = self.app.clock.now();
+        if verified {
+            let mail = Mail {
+                kind: "already_registered".into(),
+                // The address that was proven, not what somebody typed now.
+                to: holder.address,
+                values: json!({ "service_name": service_name }),
+            };
+            self.app.postman.send(tx, &mail, now, DAY)?;
+            return self.app.audit(tx, &stream, "registration_repeated", from, json!({}));
+        }
+        let expires_at = now + self.app.settings.verification_lifetime;
+        let (link, code) = (self.proofs.token.digest(), code(self.app, self.id, &self.proofs.code));
+        tx.execute(
+            &store::OPEN,
+            params![holder.user_id, self.id, link, code, self.password_hash, expires_at],
+        )?;
+        passwords::note_breach_check(tx, holder.user_id, self.asked, now)?;
+        mail_proofs(tx, self.app, self.form.email.as_str(), self.proofs)?;
+        self.app.audit(tx, &stream, "registration", from, json!({ "verification": self.id }))
+    }
+
+    /// The person whose address it is, made now when there is nobody, and whether the address was proven; an
+    /// unproven one takes over the newest profile.
+    fn holder(&self, tx: &mut Tx<'_>, before: Option<Holder>) -> db::Result<(Holder, bool)> {
+        let (form, key) = (self.form, self.form.email.key());
+        if let Some(holder) = before {
+            let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
+            if !verified {
+                let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+                tx.execute(&store::REPLACE_PROFILE, params![holder.user_id, name, locale, metadata])?;
+                tx.execute(&store::REPLACE_ADDRESS, params![holder.user_id, form.email.as_str()])?;
+            }
+            return Ok((holder, verified));
+        }
+        let user_id = Id::<UserRow>::new(&self.app.clock, &self.app.chance);
+        let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+        tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, self.app.clock.now()])?;
+        let ours: Option<(Id<UserRow>,)> =
+            tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
+        if ours.is_some() {
+            lockout::adopt(tx, self.app, user_id, key)?;
+            return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
+        }
+        // Somebody registered the same address between our look and our insert.
+        tx.execute(&store::DELETE_USER, params![user_id])?;
+        let before = locked_holder(tx, key)?;
+        self.holder(tx, before)
+    }
+}
