@@ -141,10 +141,21 @@ pub fn bars(tx: &mut Tx<'_>, user: Id<UserRow>, proof: Proof) -> db::Result<Opti
     })
 }
 
-/// The device that a token names, when the token is one of ours for this account. Whether the device is still known is
-/// for the store to say.
-pub fn device(app: &App, user: Id<UserRow>, token: Option<&Secret>) -> Option<Id<DeviceRow>> {
-    named_device(&app.device_key, user, token)
+/// The known device that a token names: the token is one of ours for this account, and nobody disowned the device.
+///
+/// # Errors
+/// As every read.
+pub async fn device(
+    app: &App,
+    user: Id<UserRow>,
+    token: Option<&Secret>,
+) -> db::Result<Option<Id<DeviceRow>>> {
+    let Some(device) = named_device(&app.device_key, user, token) else { return Ok(None) };
+    let known = app
+        .db
+        .read_one(move |tx| tx.opt::<(Timestamp,)>(&store::KNOWN_DEVICE, params![user, device]))
+        .await?;
+    Ok(known.map(|_| device))
 }
 
 /// The device that the visitor's token names, if it is one of this account's and still known; otherwise a new one.

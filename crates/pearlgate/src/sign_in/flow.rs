@@ -44,7 +44,10 @@ pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
         app.db.read_one(move |tx| tx.opt(&store::WHO, params![address])).await?;
     let account = account.map(|(user,)| user);
     let whose = Whose::at(app.code_key.current(), account, login.email.key());
-    let device = account.and_then(|user| sessions::device(app, user, login.visit.device_token.as_ref()));
+    let device = match account {
+        Some(user) => sessions::device(app, user, login.visit.device_token.as_ref()).await?,
+        None => None,
+    };
     let subject = whose.subject();
     let network = login.visit.from.network().to_string();
     let raised = app.alarms.tried(&network, &login.password, &subject, app.clock.now());

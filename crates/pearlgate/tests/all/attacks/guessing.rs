@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use pearlgate::lockout::{self, Whose};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
@@ -632,6 +633,75 @@ both_with! { true, PROXIED;
         for (answer, email) in answers.iter().zip(everybody) {
             assert_eq!(seen(answer), seen(&answers[0]), "{email}");
         }
+    }
+}
+
+both_with! { true, PROXIED;
+    async fn an_attempt_that_nobody_waited_for_is_told_of_all_the_same(app: &TestApp) {
+        // Whoever hangs up leaves an attempt that was spent and never looked at: five of them lock the account.
+        let ada = app.person("ada@ex.test").await;
+        let user = ada.id.parse().unwrap();
+        for _ in 0..5 {
+            let inner = app.app.clone();
+            let spent = app.app.db.write(move |tx| {
+                let whose = Whose::at(inner.code_key.current(), Some(user), "ada@ex.test");
+                Ok(lockout::reserve(tx, &inner, (whose, "ada@ex.test"), None)?.is_ok())
+            });
+            assert!(spent.await.unwrap());
+        }
+        assert_eq!(guess(app, 0, &ada.email, PASSWORD).await.refusal(), LOCKED);
+        assert_eq!(told(app, &ada.email, "account_locked").await, 0, "nobody was there to say that it was wrong");
+        app.clock.advance(MINUTE);
+        let token = link_token(&mailed(app, &ada.email, "account_locked", 1).await);
+        assert_eq!(post(app, "/v1/auth/unlock", &json!({ "token": token })).await.status, 200);
+        assert_eq!(guess(app, 0, &ada.email, PASSWORD).await.status, 200);
+    }
+}
+
+both_with! { true, &format!("{PROXIED}[lockout]\nstrangers = 6");
+    async fn that_nobody_may_try_any_more_is_said_when_it_happens(app: &TestApp) {
+        let ada = app.person("ada@ex.test").await;
+        assert_eq!(burst(app, 0, &ada.email).await, 5);
+        let first = mailed(app, &ada.email, "account_locked", 1).await;
+        assert!(first.text.contains("for a while"), "{}", first.text);
+        app.clock.advance(10 * MINUTE);
+        assert_eq!(burst(app, 20, &ada.email).await, 1, "the sixth is the last");
+        let second = mailed(app, &ada.email, "account_locked", 2).await;
+        assert!(second.text.contains("until you unlock it") && !second.text.contains("for a while"), "{}", second.text);
+        for (mail, status) in [(first, 422), (second, 200)] {
+            let token = link_token(&mail);
+            assert_eq!(post(app, "/v1/auth/unlock", &json!({ "token": token })).await.status, status);
+        }
+        assert_eq!(guess(app, 0, &ada.email, PASSWORD).await.status, 200);
+    }
+}
+
+both_with! { true, &format!("{PROXIED}[lockout]\nstrangers = 6");
+    async fn forgetting_who_never_proved_an_address_forgets_no_guess(app: &TestApp) {
+        // Registered by somebody else, guessed at, and swept: what was nobody's before is as locked as what is somebody's.
+        app.person("proven@ex.test").await;
+        for email in ["proven@ex.test", "unproven@ex.test"] {
+            assert_eq!(post(app, "/v1/auth/register", &json!({ "email": email, "password": OTHER })).await.status, 202);
+            assert_eq!(burst(app, 0, email).await, 5);
+        }
+        app.quiet().await;
+        app.clock.advance(2 * HOUR);
+        app.quiet().await;
+        app.clock.advance(9 * DAY);
+        let unproven = || app.count("SELECT COUNT(*) FROM user_emails WHERE address_key = 'unproven@ex.test'");
+        app.until("the unproven one is swept", || async { unproven().await == 0 }).await;
+        for (n, email) in ["proven@ex.test", "unproven@ex.test"].into_iter().enumerate() {
+            assert_eq!(burst(app, 100 * n, email).await, 1, "{email}: the sixth is the last");
+        }
+    }
+}
+
+both_with! { true, PROXIED;
+    async fn an_address_that_was_locked_before_anybody_had_it_is_its_owners(app: &TestApp) {
+        assert_eq!(burst(app, 0, "ada@ex.test").await, 5);
+        let ada = app.person("ada@ex.test").await;
+        let elsewhere = guess(app, 0, &ada.email, PASSWORD).await;
+        assert_eq!((elsewhere.status, elsewhere.str("/user/id")), (200, ada.id), "{}", elsewhere.text);
     }
 }
 

@@ -332,3 +332,26 @@ on_both! {
         assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1)]));
     }
 }
+
+on_both! {
+    async fn what_is_urgent_goes_before_a_flood_of_what_is_not(bare: &Bare) {
+        let queue = queue(bare);
+        assert_eq!(enqueue(&bare.db, &queue, 0..200, When::now(START, USEFUL)).await, 200);
+        assert_eq!(enqueue(&bare.db, &queue, 1_000..1_001, When::now(START, USEFUL).urgent()).await, 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let noted = order.clone();
+        let handlers = Handlers::default().on(move |job: Polish| {
+            let noted = noted.clone();
+            async move {
+                noted.lock().unwrap().push(job.number);
+                Ok(())
+            }
+        });
+        let worker = Worker::start(bare.db.clone(), queue.clone(), handlers);
+        until("all are done", || async { order.lock().unwrap().len() == 201 }).await;
+        worker.stop().await;
+        // A handful is taken at a time, and run at the same time.
+        let place = order.lock().unwrap().iter().position(|number| *number == 1_000).unwrap();
+        assert!(place < 16, "the urgent one was the {place}th");
+    }
+}
