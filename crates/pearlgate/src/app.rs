@@ -34,7 +34,14 @@ macro_rules! migrations {
         }),+];
     };
 }
-migrations!("0001_people", "0002_operations", "0003_ways_back", "0004_sessions", "0005_limits");
+migrations!(
+    "0001_people",
+    "0002_operations",
+    "0003_ways_back",
+    "0004_sessions",
+    "0005_limits",
+    "0006_second_factors"
+);
 
 /// The server's parts. Cheap to clone.
 #[derive(Clone)]

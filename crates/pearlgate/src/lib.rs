@@ -14,6 +14,7 @@ pub mod lockout;
 pub mod magic_links;
 pub mod mailed;
 pub mod maintenance;
+pub mod mfa;
 pub mod openapi;
 pub mod pages;
 pub mod passwords;
@@ -35,6 +36,7 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
         lockout::STATEMENTS,
         magic_links::STATEMENTS,
         mailed::STATEMENTS,
+        mfa::STATEMENTS,
         passwords::STATEMENTS,
         recovery::STATEMENTS,
         registration::STATEMENTS,

@@ -8,7 +8,7 @@ use foundation::limits::sweep as sweep_limits;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::{lockout, magic_links, mailed, passwords, recovery, registration, sessions, sign_in};
+use crate::{lockout, magic_links, mailed, mfa, passwords, recovery, registration, sessions, sign_in};
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -24,9 +24,14 @@ impl Job for Sweep {
 pub fn handlers(app: &App) -> Handlers {
     let inner = app.clone();
     let mut handlers = app.postman.handle(Handlers::default());
-    for slice in
-        [registration::handle, recovery::handle, magic_links::handle, sessions::handle, lockout::handle]
-    {
+    for slice in [
+        registration::handle,
+        recovery::handle,
+        magic_links::handle,
+        sessions::handle,
+        lockout::handle,
+        mfa::handle,
+    ] {
         handlers = slice(app, handlers);
     }
     handlers.on(move |_: Sweep| sweep(inner.clone())).recurring(&Sweep {}, EVERY)
@@ -40,6 +45,7 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let sessions = sessions::sweep(tx, &inner)?;
             let people = registration::sweep(tx, &inner)?;
             let secrets = mailed::sweep(tx, inner.clock.now())?;
+            mfa::sweep(tx, inner.clock.now())?;
             let guesses = lockout::sweep(tx, inner.clock.now())?;
             let attempts = sign_in::sweep(tx, &inner)?;
             let limits = sweep_limits(tx, inner.clock.now())?;

@@ -29,7 +29,7 @@ use crate::limits::{
     SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
 };
 use crate::{
-    accounts, dev, email_change, errors, limits, lockout, magic_links, pages, passwords, recovery,
+    accounts, dev, email_change, errors, limits, lockout, magic_links, mfa, pages, passwords, recovery,
     registration, server, sessions, sign_in,
 };
 
@@ -108,6 +108,10 @@ pub fn doors(app: &App) -> Doors {
     );
     map.add(M::POST, "/v1/auth/reset-password", Open, &[PROOF_NETWORK], post(recovery::http::reset_password));
     map.add(M::POST, "/v1/auth/unlock", Open, &[PROOF_NETWORK], post(lockout::http::unlock));
+    map.add(M::POST, "/v1/auth/mfa", Open, &[PROOF_NETWORK], post(mfa::http::second_step));
+    map.add(M::POST, "/v1/auth/mfa/challenge", Open, &[MAIL_NETWORK], post(mfa::http::challenge));
+    map.add(M::POST, "/v1/auth/mfa/totp", Open, &[PROOF_NETWORK], post(mfa::http::enrol));
+    map.add(M::POST, "/v1/auth/mfa/totp/confirm", Open, &[PROOF_NETWORK], post(mfa::http::confirm_enrolment));
     map.add(M::POST, "/v1/auth/refresh", Open, &[REFRESH], post(sessions::http::refresh));
     map.add(M::POST, "/v1/auth/logout", Open, &[], post(sessions::http::logout));
 
@@ -131,6 +135,13 @@ pub fn doors(app: &App) -> Doors {
         &[REAUTHENTICATION],
         post(sign_in::http::reauthenticate),
     );
+    map.add(M::GET, "/v1/me/mfa", SignedIn, &[], get(mfa::http::my_factors));
+    map.add(M::POST, "/v1/me/mfa/totp", SignedIn, &[], post(mfa::http::begin_totp));
+    map.add(M::POST, "/v1/me/mfa/totp/confirm", SignedIn, &[], post(mfa::http::confirm_totp));
+    map.add(M::DELETE, "/v1/me/mfa/totp", SignedIn, &[], delete(mfa::http::remove_totp));
+    map.add(M::POST, "/v1/me/mfa/recovery-codes", SignedIn, &[], post(mfa::http::new_recovery_codes));
+    map.add(M::PUT, "/v1/me/mfa/email-code", SignedIn, &[], put(mfa::http::choose_email_code));
+    map.add(M::DELETE, "/v1/me/mfa/email-code", SignedIn, &[], delete(mfa::http::remove_email_code));
     map.add(M::GET, "/v1/me/sessions", SignedIn, &[], get(sessions::http::my_sessions));
     map.add(M::DELETE, "/v1/me/sessions", SignedIn, &[], delete(sessions::http::end_my_other_sessions));
     map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, &[], delete(sessions::http::end_my_session));
@@ -146,6 +157,8 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/reset-password", Open, &[PROOF_NETWORK], post(recovery::pages::submit_reset));
     map.add(M::GET, "/magic-link", Open, &[], get(magic_links::pages::show));
     map.add(M::POST, "/magic-link", Open, &[PROOF_NETWORK], post(magic_links::pages::submit));
+    map.add(M::GET, "/mfa", Open, &[], get(mfa::pages::show));
+    map.add(M::POST, "/mfa", Open, &[PROOF_NETWORK], post(mfa::pages::submit));
     map.add(M::GET, "/email-change", Open, &[], get(email_change::pages::show));
     map.add(M::POST, "/email-change", Open, &[PROOF_NETWORK], post(email_change::pages::submit));
     map.add(M::GET, "/not-me", Open, &[], get(recovery::pages::show_not_me));

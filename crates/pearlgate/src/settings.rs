@@ -2,6 +2,7 @@
 //! remedy.
 
 mod limits;
+mod mfa;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use foundation::mail::{SmtpOptions, SmtpTls};
 use serde::Deserialize;
 
 pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
+pub use mfa::MfaSettings;
 
 use crate::passwords::{Pepper, Peppers};
 
@@ -48,6 +50,7 @@ pub struct Raw {
     pub secrets: RawSecrets,
     pub mail: RawMail,
     pub tokens: RawTokens,
+    pub mfa: RawMfa,
     pub operators: RawOperators,
     pub cors: RawCors,
     pub devices: RawDevices,
@@ -107,6 +110,17 @@ section!(RawTokens {
     max_sessions: usize,
     algorithm: String,
     rotate_keys: String
+});
+section!(RawMfa {
+    required: String,
+    required_roles: Vec<String>,
+    operators: bool,
+    grace: String,
+    token: String,
+    email_code: bool,
+    email_code_lifetime: String,
+    trusted_device: String,
+    reset_after: String,
 });
 section!(RawOperators { roles: Vec<String>, session: String, refresh_idle: String });
 section!(RawCors { origins: Vec<String> });
@@ -216,6 +230,8 @@ pub struct Settings {
     pub signing_algorithm: SigningAlgorithm,
     /// After which age a signing key is replaced.
     pub rotate_keys: Duration,
+    /// Second factors.
+    pub mfa: MfaSettings,
     /// Who is an operator: people with one of these roles.
     pub operator_roles: Vec<String>,
     /// Life of an operator's session at assurance level 2.
@@ -378,6 +394,7 @@ impl Settings {
                 _ => return Err(layers.refuse("tokens.algorithm", "is \"ES256\", \"EdDSA\" or \"RS256\"")),
             },
             rotate_keys: duration(layers, "tokens.rotate_keys", &raw.tokens.rotate_keys)?,
+            mfa: mfa::read(layers, &raw.mfa, &raw.operators.roles)?,
             operator_roles: raw.operators.roles,
             operator_session: duration(layers, "operators.session", &raw.operators.session)?,
             operator_idle: duration(layers, "operators.refresh_idle", &raw.operators.refresh_idle)?,

@@ -128,6 +128,19 @@ enum User {
         #[command(flatten)]
         common: Common,
     },
+    /// Take every second factor of somebody away who lost them, after a waiting period in which the owner can say no
+    ///
+    /// The owner is mailed at once. Whoever shows a factor, or follows the mail's link, keeps them. Ask for more than an
+    /// address before you do this: whoever talks you into it has the account if they also have the password.
+    ResetFactors {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Take it back
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// End every session of somebody
     SignOut {
         /// The account's address or id (usr_…)

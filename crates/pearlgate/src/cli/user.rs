@@ -8,6 +8,7 @@ use super::{Common, Failure, User, block_on, lenient, say};
 use crate::accounts::{self, UserRow};
 use crate::app::{App, MIGRATIONS};
 use crate::lockout;
+use crate::mfa;
 use crate::server::{master_keys, open_database};
 
 pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
@@ -15,6 +16,7 @@ pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
         User::Suspend { who, common, .. }
         | User::Unsuspend { who, common }
         | User::Unlock { who, common }
+        | User::ResetFactors { who, common, .. }
         | User::SignOut { who, common } => (who, common),
     };
     block_on(async {
@@ -50,6 +52,20 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
             format!("{user} is unlocked: wrong passwords of before count no more.")
         } else {
             format!("{user} was not locked. Nothing was changed.")
+        }),
+        User::ResetFactors { cancel: true, .. } => Ok(if mfa::cancel_reset(app, user).await? {
+            format!("The second factors of {user} stay.")
+        } else {
+            format!("Nobody was to take the second factors of {user} away. Nothing was changed.")
+        }),
+        User::ResetFactors { .. } => Ok(if mfa::announce_reset(app, user).await? {
+            let due = app.clock.now() + app.settings.mfa.reset_after;
+            format!(
+                "The second factors of {user} go at {due}, unless the owner says no: a mail tells them. `pearlgate user \
+                 reset-factors {user} --cancel` takes it back."
+            )
+        } else {
+            format!("{user} has no second factor. Nothing was changed.")
         }),
         User::SignOut { .. } => {
             accounts::sign_out(app, user).await?;

@@ -38,7 +38,7 @@ pub(crate) async fn show(
 
 async fn form(app: &App, token: &Secret) -> Result<Response, Problem> {
     let (state, address) = if is_token(NOT_ME, token) {
-        ("undo_form", recovery::not_me_for(app, token).await?)
+        ("undo_form", recovery::not_me_for(app, token).await?.map(|(address, _)| address))
     } else {
         ("form", flow::open_for(app, token).await?)
     };

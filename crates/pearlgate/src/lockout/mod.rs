@@ -21,6 +21,6 @@ pub use flow::{
     adopt, disown, forget, handle, locked, reserve, reserve_signed_in, right, sweep, turn, unlock, unused,
     wrong,
 };
-pub use model::{Count, Refused, Reserved, Whose, counts};
+pub use model::{Count, Refused, Reserved, Whose, counts, pause};
 pub use store::STATEMENTS;
 pub use turns::{Turn, Turns};

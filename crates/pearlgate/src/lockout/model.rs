@@ -136,8 +136,8 @@ impl From<Refused> for Problem {
     }
 }
 
-/// How long strangers are kept out after their `nth` failure in a row; none while it is too few.
-pub(super) fn pause(nth: i64, after: u32, first: Duration, longest: Duration) -> Option<Duration> {
+/// How long nobody may try again after the `nth` failure in a row; none while it is too few.
+pub fn pause(nth: i64, after: u32, first: Duration, longest: Duration) -> Option<Duration> {
     let beyond = u32::try_from(nth - i64::from(after)).ok()?;
     Some(first.saturating_mul(1_u32.checked_shl(beyond).unwrap_or(u32::MAX)).min(longest))
 }

@@ -15,8 +15,10 @@ use super::store;
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::mailed::{self, Asked, MAGIC_LINK, Proofs, code_digest, in_words};
+use crate::mfa::{self, Entered};
 use crate::registration;
-use crate::sessions::{self, Beginning, Proof, Started, Visit};
+use crate::sessions::http::Transport;
+use crate::sessions::{Beginning, Proof, Visit};
 
 /// Sends the link of an address, if somebody has it: [`crate::recovery::ForgotPassword`] says why a job does it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,7 +128,12 @@ pub(super) enum Shown {
 ///
 /// # Errors
 /// [`Refusal`].
-pub(super) async fn consume(app: &App, shown: Shown, visit: Visit) -> Result<Started, Refusal> {
+pub(super) async fn consume(
+    app: &App,
+    shown: Shown,
+    visit: Visit,
+    transport: Transport,
+) -> Result<Entered, Refusal> {
     if !app.settings.magic_links {
         return Err(Refusal::Off);
     }
@@ -154,10 +161,10 @@ pub(super) async fn consume(app: &App, shown: Shown, visit: Visit) -> Result<Sta
             registration::forget_profile(tx, user)?;
         }
         let with = Beginning { user, password_hash: None, proof: Proof::MAILBOX, visit: visit.clone() };
-        let begun = sessions::begin(tx, &inner, &with)?;
-        let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
+        let entered = mfa::enter(tx, &inner, &with, transport)?;
+        let kind = entered.as_ref().map_or("sign_in_refused", Entered::event);
         inner.audit_own(tx, user, kind, from, json!({ "by": "magic_link" }))?;
-        Ok(begun.map_err(Refusal::Barred))
+        Ok(entered.map_err(Refusal::Barred))
     });
     begun.await?
 }

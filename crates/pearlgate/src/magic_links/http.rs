@@ -12,10 +12,12 @@ use super::flow::{self, Shown};
 use super::model::Refusal;
 use crate::accounts::EmailAddress;
 use crate::app::App;
+use crate::mfa::http::SignedIn;
+use crate::mfa::{self, Answer};
 use crate::openapi::ProblemDocument;
 use crate::router::From;
-use crate::sessions::http::{LetIn, TokenSet, Transport};
-use crate::sessions::{Visit, let_in};
+use crate::sessions::Visit;
+use crate::sessions::http::Transport;
 
 /// Who wants in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -84,12 +86,12 @@ pub async fn ask(
 ///
 /// With the mail's `token`, or with `magic_link_id` and the mail's `code`. Works once.
 #[utoipa::path(post, path = "/v1/auth/magic-link/consume", tag = "sign-in", request_body = ConsumeMagicLink,
-    responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
+    responses((status = 200, body = SignedIn), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
 pub async fn consume(
     State(app): State<App>,
     visit: Visit,
     Json(body): Json<ConsumeMagicLink>,
-) -> Result<LetIn, Problem> {
+) -> Result<Answer, Problem> {
     let visit = visit.on(&body.device_name, None)?;
     let shown = match (body.token, body.magic_link_id, body.code) {
         (Some(token), None, None) => Shown::Link(token),
@@ -99,6 +101,6 @@ pub async fn consume(
             return Err(Problem::invalid(vec![FieldError::new("token", "required", message)]));
         }
     };
-    let started = flow::consume(&app, shown, visit.clone()).await?;
-    let_in(&app, started, body.transport, &visit).await
+    let entered = flow::consume(&app, shown, visit.clone(), body.transport).await?;
+    mfa::answer(&app, entered, body.transport, &visit).await
 }

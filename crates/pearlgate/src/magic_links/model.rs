@@ -33,7 +33,6 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Invalid | Refusal::Barred(Barred::Outdated) => errors::problem("verification_invalid"),
             Refusal::Barred(Barred::Suspended) => errors::problem("account_suspended"),
-            Refusal::Barred(Barred::FactorDue) => errors::problem("mfa_required"),
             Refusal::Off => Self::not_found(),
             Refusal::Problem(problem) => problem,
             Refusal::Fault(error) => error.to_problem(),

@@ -11,6 +11,8 @@ use super::flow::{self, Shown};
 use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
+use crate::mfa::{self, Entered};
+use crate::pages::set_cookie;
 use crate::sessions::http::Transport;
 use crate::sessions::{Barred, Visit, let_in};
 
@@ -49,15 +51,18 @@ pub(crate) async fn submit(
     let Some((token, Pressed {})) = PAGE.submitted::<Pressed>(&app, request).await? else {
         return PAGE.state(&app, StatusCode::OK, "expired_cookie");
     };
-    match flow::consume(&app, Shown::Link(token), visit.clone()).await {
-        Ok(started) => {
+    match flow::consume(&app, Shown::Link(token), visit.clone(), Transport::Cookie).await {
+        // The second step has a page of its own.
+        Ok(Entered::Half(half)) => {
+            Ok((AppendHeaders(set_cookie(PAGE.cookie, "", 0)), mfa::pages::ask(&half)).into_response())
+        }
+        Ok(Entered::In(started)) => {
             // This page's cookie goes, the session's and the device's come.
-            let session = let_in(&app, started, Transport::Cookie, &visit).await?.into_cookies();
+            let session = let_in(&app, *started, Transport::Cookie, &visit).await?.into_cookies();
             Ok((AppendHeaders(session), PAGE.done(&app, "done")?).into_response())
         }
         Err(Refusal::Invalid) => PAGE.state(&app, StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         Err(Refusal::Barred(Barred::Suspended)) => PAGE.state(&app, StatusCode::FORBIDDEN, "suspended"),
-        Err(Refusal::Barred(Barred::FactorDue)) => PAGE.state(&app, StatusCode::FORBIDDEN, "factor_due"),
         Err(refusal) => Err(refusal.into()),
     }
 }

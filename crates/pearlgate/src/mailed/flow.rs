@@ -148,7 +148,17 @@ pub fn kill_all(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
         // A new device was told of to the mailbox and of the password of then.
         &store::DROP_NOTICES,
     ];
-    all.into_iter().try_for_each(|drop| tx.execute(drop, params![user]).map(|_| ()))
+    all.into_iter().try_for_each(|drop| tx.execute(drop, params![user]).map(|_| ()))?;
+    kill_halves(tx, user)
+}
+
+/// Sign-ins between their two steps are over, and no device is trusted to go without the second.
+///
+/// # Errors
+/// As every statement.
+pub fn kill_halves(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    let both = [&store::DROP_HALF_LOGINS, &store::DROP_TRUST];
+    both.into_iter().try_for_each(|drop| tx.execute(drop, params![user]).map(|_| ()))
 }
 
 /// The mailbox was proven: wrong codes of before count no more.

@@ -69,6 +69,8 @@ pub enum Asked {
     MagicLink,
     /// Notice of a lock.
     Unlock,
+    /// The code of a second step.
+    SecondStep,
     /// What carries no way in: that an address has an account, or that somebody wants to move to it.
     Notice,
 }
@@ -80,6 +82,7 @@ impl Asked {
             Self::Reset => "reset",
             Self::MagicLink => "magic_link",
             Self::Unlock => "unlock",
+            Self::SecondStep => "second_step",
             Self::Notice => "notice",
         }
     }

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::email_change;
 use crate::lockout;
 use crate::mailed::{self, Asked, NOT_ME, Proofs, RESET, code_digest, in_words};
+use crate::mfa;
 use crate::passwords::{self, About, Unfit};
 use crate::registration;
 use crate::sessions::{self, EndReason};
@@ -210,17 +211,22 @@ pub(super) async fn open_for(app: &App, token: &Secret) -> Result<Option<(String
     Ok(open.await?)
 }
 
-/// The address that a "that was not me" would give the account back to; consumes nothing.
+/// The address that a "that was not me" would give the account back to, and whether a factor goes that was added then;
+/// consumes nothing.
 ///
 /// # Errors
 /// [`Refusal::Fault`].
-pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<String>, Refusal> {
+pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<(String, bool)>, Refusal> {
     if !mailed::is_token(NOT_ME, token) {
         return Ok(None);
     }
     let (digest, now) = (token.digest(), app.clock.now());
-    let open = app.db.read_one(move |tx| tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])).await?;
-    Ok(open.map(|row| row.address))
+    let open = app.db.read(move |tx| {
+        let Some(row) = tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])? else { return Ok(None) };
+        let added = mfa::is_from(tx, row.user_id, row.created_at)?;
+        Ok(Some((row.address, added)))
+    });
+    Ok(open.await?)
 }
 
 /// What became of a "that was not me".
@@ -254,6 +260,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
             return Ok(Disavowed::Invalid);
         }
         tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
+        mfa::disavow(tx, user, row.created_at)?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;

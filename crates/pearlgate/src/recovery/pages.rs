@@ -11,6 +11,7 @@ use super::flow::{self, Disavowed, Disowned, Shown};
 use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
+use crate::mfa;
 use crate::passwords::Unfit;
 use crate::router::From;
 use crate::sessions;
@@ -90,8 +91,14 @@ pub(crate) async fn show_not_me(
             if let Some(device_name) = sessions::disownable(&app, &token).await? {
                 return NOT_ME.form(&app, &token, json!({ "state": "device", "device_name": device_name }));
             }
+            if mfa::reset_for(&app, &token).await.map_err(|e| e.to_problem())? {
+                return NOT_ME.form(&app, &token, json!({ "what": "keep_factors" }));
+            }
             match flow::not_me_for(&app, &token).await? {
-                Some(address) => NOT_ME.form(&app, &token, json!({ "address": address })),
+                Some((address, true)) => {
+                    NOT_ME.form(&app, &token, json!({ "address": address, "what": "remove_factor" }))
+                }
+                Some((address, false)) => NOT_ME.form(&app, &token, json!({ "address": address })),
                 None => NOT_ME.state(&app, StatusCode::OK, "invalid"),
             }
         }
@@ -111,6 +118,9 @@ pub(crate) async fn submit_not_me(
         Disowned::Invalid => {}
         Disowned::Ended => return NOT_ME.done(&app, "device_done"),
         Disowned::EndedAndLocked => return NOT_ME.done(&app, "device_locked"),
+    }
+    if mfa::cancel_by_link(&app, &token, from).await.map_err(|e| e.to_problem())? {
+        return NOT_ME.done(&app, "kept");
     }
     match flow::not_me(&app, &token, from).await? {
         Disavowed::Restored => NOT_ME.done(&app, "done"),

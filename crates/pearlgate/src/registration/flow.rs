@@ -19,8 +19,10 @@ use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::lockout;
 use crate::mailed::{self, Asked, MAX_GUESSES, Proofs, code_digest, in_words};
+use crate::mfa::{self, Entered};
 use crate::passwords::{self, Chosen, Unfit};
-use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Started, Visit};
+use crate::sessions::http::Transport;
+use crate::sessions::{self, Barred, Beginning, EndReason, Proof, Visit};
 
 /// How long an unproven registration stays after its mail became useless: so long a new mail can be asked for.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -63,18 +65,22 @@ enum Outcome {
     Invalid,
     Barred(Barred),
     Proven,
-    SignedIn(Box<Started>),
+    SignedIn(Box<Entered>),
 }
 
 /// Proves a mailbox and signs in.
 ///
 /// # Errors
 /// [`Refusal`].
-pub(super) async fn verify(app: &App, shown: Shown, visit: Visit) -> Result<Started, Refusal> {
-    match prove(app, shown, visit.from, Some(visit)).await? {
-        Outcome::SignedIn(started) => Ok(*started),
+pub(super) async fn verify(
+    app: &App,
+    shown: Shown,
+    visit: Visit,
+    transport: Transport,
+) -> Result<Entered, Refusal> {
+    match prove(app, shown, visit.from, Some((visit, transport))).await? {
+        Outcome::SignedIn(entered) => Ok(*entered),
         Outcome::Barred(Barred::Suspended) => Err(Refusal::Suspended),
-        Outcome::Barred(Barred::FactorDue) => Err(Refusal::FactorDue),
         Outcome::Barred(Barred::Outdated) | Outcome::Proven | Outcome::Invalid => {
             Err(Refusal::VerificationInvalid)
         }
@@ -102,7 +108,7 @@ async fn prove(
     app: &App,
     shown: Shown,
     from: ClientAddress,
-    visit: Option<Visit>,
+    visit: Option<(Visit, Transport)>,
 ) -> Result<Outcome, Refusal> {
     let own = match &shown {
         Shown::LinkAndPassword(token, password) => {
@@ -124,15 +130,15 @@ async fn prove(
             passwords::note_breach_check(tx, proven.user_id, *asked, now)?;
         }
         activate(tx, &inner, &proven, from)?;
-        let Some(visit) = visit.clone() else { return Ok(Outcome::Proven) };
+        let Some((visit, transport)) = visit.clone() else { return Ok(Outcome::Proven) };
         let with = Beginning {
             user: proven.user_id,
             password_hash: Some(proven.password_hash),
             proof: Proof::PASSWORD,
             visit,
         };
-        Ok(sessions::begin(tx, &inner, &with)?
-            .map_or_else(Outcome::Barred, |started| Outcome::SignedIn(Box::new(started))))
+        Ok(mfa::enter(tx, &inner, &with, transport)?
+            .map_or_else(Outcome::Barred, |entered| Outcome::SignedIn(Box::new(entered))))
     });
     Ok(outcome.await?)
 }
@@ -258,10 +264,10 @@ pub fn first_proof(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAd
     // Whoever locked the address before it was anybody's locks nobody out.
     lockout::forget(tx, app, user)?;
     mailed::kill_all(tx, user)?;
-    for planted in [&store::DROP_PASSWORD, &store::DROP_FOREIGN, &store::DROP_FACTOR, &store::DROP_IDENTITIES]
-    {
+    for planted in [&store::DROP_PASSWORD, &store::DROP_FOREIGN, &store::DROP_IDENTITIES] {
         tx.execute(planted, params![user])?;
     }
+    mfa::forget_all(tx, user)?;
     sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
     app.audit_own(tx, user, "email_verified", from, json!({}))?;
     Ok(true)

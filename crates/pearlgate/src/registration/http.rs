@@ -15,11 +15,13 @@ use super::register::{self as registering, Form};
 use crate::accounts::http::{keep, refuse};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata};
 use crate::app::App;
+use crate::mfa::http::SignedIn;
+use crate::mfa::{self, Answer};
 use crate::openapi::ProblemDocument;
 use crate::passwords::{Password, about_newcomer};
 use crate::router::From;
-use crate::sessions::http::{LetIn, TokenSet, Transport};
-use crate::sessions::{Visit, let_in};
+use crate::sessions::Visit;
+use crate::sessions::http::Transport;
 
 /// Who wants an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -147,16 +149,16 @@ fn accept(app: &App, body: &Register) -> Result<Form, Problem> {
 /// With `verification_id` and the mail's `code` or `token`, the registration's password becomes the account's. With
 /// the mail's `token` and a `password`, whoever reads the mailbox sets that password; the registration's dies.
 #[utoipa::path(post, path = "/v1/auth/verify-email", tag = "registration", request_body = VerifyEmail,
-    responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
+    responses((status = 200, body = SignedIn), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
 pub async fn verify_email(
     State(app): State<App>,
     visit: Visit,
     Json(body): Json<VerifyEmail>,
-) -> Result<LetIn, Problem> {
+) -> Result<Answer, Problem> {
     let transport = body.transport;
     let visit = visit.on(&body.device_name, None)?;
-    let started = flow::verify(&app, shown(body)?, visit.clone()).await?;
-    let_in(&app, started, transport, &visit).await
+    let entered = flow::verify(&app, shown(body)?, visit.clone(), transport).await?;
+    mfa::answer(&app, entered, transport, &visit).await
 }
 
 fn shown(body: VerifyEmail) -> Result<Shown, Problem> {

@@ -27,8 +27,6 @@ pub enum Refusal {
     Suspended,
     /// Too many passwords are waiting.
     Overloaded(Overloaded),
-    /// The account has a second factor, which was not shown.
-    FactorDue,
     /// The password may not be set.
     Unfit(Unfit),
     /// Already a problem.
@@ -43,7 +41,6 @@ impl From<Refusal> for Problem {
             Refusal::VerificationInvalid => errors::problem("verification_invalid"),
             Refusal::Suspended => errors::problem("account_suspended"),
             Refusal::Overloaded(overloaded) => overloaded.into(),
-            Refusal::FactorDue => errors::problem("mfa_required"),
             Refusal::Unfit(unfit) => unfit.into(),
             Refusal::Problem(problem) => problem,
             Refusal::Fault(error) => error.to_problem(),

@@ -51,7 +51,6 @@ statements! {
         RETURNING verified_at";
     DROP_PASSWORD = "DELETE FROM password_credentials WHERE user_id = $1";
     DROP_FOREIGN = "DELETE FROM foreign_hashes WHERE user_id = $1";
-    DROP_FACTOR = "DELETE FROM totp_factors WHERE user_id = $1";
     DROP_IDENTITIES = "DELETE FROM federated_identities WHERE user_id = $1";
     /// People who never proved their address, a while after their last mail became useless; not those that an
     /// operator brought here. Whoever is registering or proving that address has their lock, and is spared.

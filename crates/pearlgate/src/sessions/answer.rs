@@ -96,6 +96,11 @@ impl LetIn {
         &self.body
     }
 
+    /// Both, for an answer that says more.
+    pub fn into_parts(self) -> (Vec<(HeaderName, String)>, TokenSet) {
+        (self.cookies, self.body)
+    }
+
     /// The cookies alone, for a page.
     pub fn into_cookies(self) -> Vec<(HeaderName, String)> {
         self.cookies

@@ -11,8 +11,9 @@ use foundation::params;
 use serde_json::json;
 
 use super::devices::{self, DeviceRow, named_device, plain};
+use super::guard::Current;
 use super::http::{LetIn, SessionInfo, TokenSet, Transport};
-use super::model::{EndReason, Lifetimes, Proof, SessionRow, lifetimes};
+use super::model::{EndReason, Lifetimes, Proof, SessionRow, Shown, lifetimes};
 use super::store::{self, Ended, SessionUser};
 use super::visit::Visit;
 use crate::accounts::UserRow;
@@ -71,17 +72,25 @@ impl Started {
 pub enum Barred {
     /// The account is suspended.
     Suspended,
-    /// The account has a second factor, which was not shown.
-    FactorDue,
     /// What was proven does not hold any more: the password was changed meanwhile.
     Outdated,
 }
 
-/// Begins a session, unless something bars the person.
+/// What comes of a proof that holds.
+#[derive(Debug)]
+pub enum Begun {
+    /// A session.
+    In(Box<Started>),
+    /// Nothing yet: the account has a second factor, which was not shown.
+    FactorDue,
+}
+
+/// Begins a session, unless something bars the person. Called in one place, the gate of second factors: everybody else
+/// goes through that.
 ///
 /// # Errors
 /// As every statement.
-pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<Started, Barred>> {
+pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<Begun, Barred>> {
     let (now, most) = (app.clock.now(), app.settings.max_sessions);
     let lock = if most > 0 { &store::LOCK_COUNTED } else { &store::LOCK_BEGINNER };
     tx.opt::<(Id<UserRow>,)>(lock, params![with.user])?;
@@ -104,11 +113,14 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
             visit.from.to_string(),
             b.password_hash.as_deref().unwrap_or_default(),
             i64::try_from(life.idle.as_micros()).unwrap_or(i64::MAX),
-            place
+            place,
+            b.proof.shown as i64
         ],
     )?;
     if begun.is_none() {
-        return Ok(Err(bars(tx, b.user, b.proof)?.unwrap_or(Barred::Outdated)));
+        let due = bars(tx, b.user, b.proof, b.password_hash.as_deref())?;
+        // It is the factor, or what was in the way a moment ago is gone.
+        return Ok(due.map(|_| Begun::FactorDue));
     }
     let refresh_token = app.refresh_key.issue(id, app.chance.bytes());
     // No token has this digest: the first rotation has no predecessor.
@@ -124,21 +136,71 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
     }
     let row = store::load(tx, id, now)?;
     let started = row.map(|row| Started { known_device: known, ..Started::new(row, refresh_token, now) });
-    Ok(started.ok_or(Barred::Outdated))
+    Ok(started.map(|started| Begun::In(Box::new(started))).ok_or(Barred::Outdated))
 }
 
-/// What bars somebody who has proven this much.
+/// What bars somebody who has proven this much; else whether a second factor is due on a device that is not trusted.
 ///
 /// # Errors
 /// As every statement.
-pub fn bars(tx: &mut Tx<'_>, user: Id<UserRow>, proof: Proof) -> db::Result<Option<Barred>> {
-    let bars: Option<(bool, bool)> = tx.opt(&store::BARS, params![user])?;
+pub fn bars(
+    tx: &mut Tx<'_>,
+    user: Id<UserRow>,
+    proof: Proof,
+    password_hash: Option<&str>,
+) -> db::Result<Result<bool, Barred>> {
+    let bars: Option<(bool, bool, bool, bool)> =
+        tx.opt(&store::BARS, params![user, password_hash.unwrap_or_default()])?;
     Ok(match bars {
-        Some((true, _)) => Some(Barred::Suspended),
-        Some((false, true)) if proof.aal < 2 => Some(Barred::FactorDue),
-        Some(_) => None,
-        None => Some(Barred::Outdated),
+        Some((true, ..)) => Err(Barred::Suspended),
+        None | Some((.., false)) => Err(Barred::Outdated),
+        Some((false, factor, code, true)) => {
+            Ok((factor && proof.shown < Shown::Factor) || (code && proof.shown < Shown::Mailbox))
+        }
     })
+}
+
+/// The token that a device shows at its next sign-in.
+pub fn device_token(app: &App, user: Id<UserRow>, device: Id<DeviceRow>) -> Secret {
+    devices::token(app.device_key.current(), user, device)
+}
+
+/// The device of a session that begins need not show the factor for so long.
+///
+/// # Errors
+/// As every statement.
+pub fn trust(tx: &mut Tx<'_>, started: &Started, until: Timestamp) -> db::Result<()> {
+    let row = &started.row;
+    tx.execute(&store::TRUST, params![row.user_id, row.device_id, until]).map(|_| ())
+}
+
+/// A factor was shown in a session, which goes on with the tokens that it has.
+///
+/// # Errors
+/// As every statement.
+pub fn factor_shown(tx: &mut Tx<'_>, current: &Current, now: Timestamp) -> db::Result<()> {
+    let (row, knows) = (&current.row, Proof::FACTOR.knows(&current.row.amr));
+    let amr = Proof::FACTOR.added_to(&row.amr, knows);
+    tx.execute(&store::SHOWN, params![row.session_id, now, i64::from(knows), amr]).map(|_| ())
+}
+
+/// Whether a session that was fresh a moment ago lives and is fresh still, with everything that its account can show now.
+///
+/// # Errors
+/// As every statement.
+pub fn still_fresh(tx: &mut Tx<'_>, app: &App, current: &Current) -> db::Result<bool> {
+    let now = app.clock.now();
+    let row = store::load(tx, current.row.session_id, now)?;
+    Ok(row.is_some_and(|row| current.with(row).must_be_fresh(app).is_ok()))
+}
+
+/// The person's factor is gone: no session has shown it any more.
+///
+/// # Errors
+/// As every statement.
+pub fn factor_gone(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    tx.execute(&store::FACTOR_GONE, params![user])?;
+    tx.execute(&store::FACTOR_WAS_GONE, params![user]).map(|_| ())
 }
 
 /// The known device that a token names: the token is one of ours for this account, and nobody disowned the device.
@@ -151,22 +213,32 @@ pub async fn device(
     token: Option<&Secret>,
 ) -> db::Result<Option<Id<DeviceRow>>> {
     let Some(device) = named_device(&app.device_key, user, token) else { return Ok(None) };
-    let known = app
-        .db
-        .read_one(move |tx| tx.opt::<(Timestamp,)>(&store::KNOWN_DEVICE, params![user, device]))
-        .await?;
+    app.db.read_one(move |tx| is_known(tx, user, device)).await
+}
+
+/// The same in a transaction.
+///
+/// # Errors
+/// As every statement.
+pub fn known_device(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    token: Option<&Secret>,
+) -> db::Result<Option<Id<DeviceRow>>> {
+    let Some(device) = named_device(&app.device_key, user, token) else { return Ok(None) };
+    is_known(tx, user, device)
+}
+
+fn is_known(tx: &mut Tx<'_>, user: Id<UserRow>, device: Id<DeviceRow>) -> db::Result<Option<Id<DeviceRow>>> {
+    let known = tx.opt::<(Timestamp,)>(&store::KNOWN_DEVICE, params![user, device])?;
     Ok(known.map(|_| device))
 }
 
 /// The device that the visitor's token names, if it is one of this account's and still known; otherwise a new one.
 fn device_of(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<(Id<DeviceRow>, bool)> {
-    let named = named_device(&app.device_key, with.user, with.visit.device_token.as_ref());
-    if let Some(device) = named
-        && tx.opt::<(Timestamp,)>(&store::KNOWN_DEVICE, params![with.user, device])?.is_some()
-    {
-        return Ok((device, true));
-    }
-    Ok((Id::from_bytes(app.chance.bytes()), false))
+    let known = known_device(tx, app, with.user, with.visit.device_token.as_ref())?;
+    Ok(known.map_or_else(|| (Id::from_bytes(app.chance.bytes()), false), |device| (device, true)))
 }
 
 fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<Lifetimes> {
@@ -258,9 +330,7 @@ pub(super) fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem
         expires_in: nearest_second(now.until(row.expires_at).min(app.access_tokens.lifetime())),
         refresh_token: Some(refresh_token.reveal().to_owned()),
         refresh_expires_in: nearest_second(now.until(expires_at)),
-        device_token: devices::token(app.device_key.current(), row.user_id, row.device_id)
-            .reveal()
-            .to_owned(),
+        device_token: device_token(app, row.user_id, row.device_id).reveal().to_owned(),
         session: SessionInfo {
             id: row.session_id.to_string(),
             created_at: row.created_at.to_string(),
@@ -383,6 +453,7 @@ pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     }
     tx.execute(&store::SWEEP_ENDED, params![now])?;
     tx.execute(&store::SWEEP_NOTICES, params![now])?;
+    tx.execute(&store::SWEEP_TRUST, params![now])?;
     tx.execute(&store::SWEEP_DEVICES, params![now - FORGOTTEN.max(app.settings.session_lifetime)])?;
     Ok(swept >= 500)
 }

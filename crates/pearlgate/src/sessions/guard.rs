@@ -29,17 +29,34 @@ pub struct Current {
 }
 
 impl Current {
-    /// For calls that only somebody who proved who they are just now may make.
+    /// For calls that only somebody who proved who they are just now may make, with everything their account can show: a
+    /// second factor as well as the password, if there are both.
     ///
     /// # Errors
     /// 403 `reauthentication_required`.
     pub fn must_be_fresh(&self, app: &App) -> Result<(), Problem> {
+        let (row, now, fresh) = (&self.row, app.clock.now(), app.settings.freshness);
         // A token from before the proof stays valid and does not become fresh: who copied it has proven nothing.
-        let since = self.proven_at.is_none_or(|seconds| seconds >= self.row.authenticated_at.seconds());
-        if since && app.clock.now() <= self.row.authenticated_at + app.settings.freshness {
-            return Ok(());
+        let since = self.proven_at.is_none_or(|seconds| seconds >= row.authenticated_at.seconds());
+        if !since || now > row.authenticated_at + fresh {
+            return Err(errors::problem("reauthentication_required"));
         }
-        Err(errors::problem("reauthentication_required"))
+        if row.strength > 0 && now > row.factor_at + fresh {
+            return Err(errors::problem("reauthentication_required").detail(
+                "The account has a second factor, and it was shown too long ago: prove who you are with it.",
+            ));
+        }
+        if row.aal < row.strength {
+            return Err(errors::problem("reauthentication_required").detail(
+                "The account has a password, and this session has not shown it: prove who you are with it.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same as the store has it by now.
+    pub(super) fn with(&self, row: SessionUser) -> Self {
+        Self { row, proven_at: self.proven_at }
     }
 
     /// Whether the session was shown as a cookie.

@@ -1,5 +1,7 @@
 //! Sessions over HTTP.
 
+use std::time::Duration;
+
 use axum::Json as JsonAnswer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -32,6 +34,14 @@ pub struct Refresh {
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<String>)]
     refresh_token: Option<Secret>,
+    /// The assurance level that the application needs: 1 or 2.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 2)]
+    aal: Option<i64>,
+    /// How old the last proof may be, in seconds.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<u32>)]
+    max_age: Option<u32>,
 }
 
 /// Whose session ends.
@@ -49,6 +59,9 @@ pub struct Logout {
 /// The refresh token is replaced. Repeating the call with the same token within 30 seconds gives the same answer
 /// again, so a lost response or a second tab signs nobody out. A token that was replaced long ago ends the session.
 /// Without a body the session cookie counts, and its successor is a cookie again.
+///
+/// An application that needs a strong or a recent proof says so with `aal` and `max_age`: when the session has none like
+/// that, nothing is replaced and the answer is `reauthentication_required`.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "sign-in", request_body = Refresh,
     responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument)))]
 pub async fn refresh(
@@ -61,7 +74,12 @@ pub async fn refresh(
         Some(token) => (token, Transport::Token),
         None => (in_cookie(&app, &headers)?.ok_or_else(no_token)?, Transport::Cookie),
     };
-    let started = refreshing::refresh(&app, &token, from).await?;
+    if body.aal.is_some_and(|aal| !(1..=2).contains(&aal)) {
+        return Err(Problem::invalid(vec![FieldError::new("aal", "invalid", "is 1 or 2")]));
+    }
+    let max_age = body.max_age.map(|seconds| Duration::from_secs(seconds.into()));
+    let wanted = refreshing::Wanted { aal: body.aal, max_age };
+    let started = refreshing::refresh(&app, &token, wanted, from).await?;
     Ok(LetIn::new(flow::token_set(&app, started)?, transport))
 }
 
@@ -141,6 +159,10 @@ pub struct OwnSession {
     aal: i64,
     /// Authentication methods (RFC 8176).
     amr: Vec<String>,
+    /// Until when this device need not show the second factor; left out when it must.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    trusted_until: Option<String>,
 }
 
 /// A device.
@@ -153,8 +175,9 @@ pub struct OwnDevice {
 }
 
 impl OwnSession {
-    pub(super) fn of(row: Listed, current: &Current) -> Self {
+    pub(super) fn of(row: Listed, current: &Current, now: Timestamp) -> Self {
         Self {
+            trusted_until: (row.trusted_until > now).then(|| row.trusted_until.to_string()),
             current: row.id == current.row.session_id,
             id: row.id.to_string(),
             device: OwnDevice { name: row.device_name, first_seen_at: row.first_seen_at.to_string() },

@@ -30,13 +30,16 @@ mod visit;
 
 pub use access_tokens::{AccessTokens, Claims};
 pub use devices::DeviceRow;
-pub use flow::{Barred, Beginning, Started, bars, begin, device, end_all, end_others, let_in, sweep};
+pub use flow::{
+    Barred, Beginning, Begun, Started, bars, begin, device, device_token, end_all, end_others, factor_gone,
+    factor_shown, known_device, let_in, still_fresh, sweep, trust,
+};
 pub use guard::Current;
 pub(crate) use guard::{reason as end_reason, require};
-pub use model::{EndReason, Proof, RefreshKey, SessionRow};
-pub use own::{Disowned, disown, disownable, renew};
+pub use model::{EndReason, Proof, RefreshKey, SessionRow, Shown};
+pub use own::{Disowned, disown, disownable, renew, renew_in};
 pub use places::Places;
-pub use refresh::refresh;
+pub use refresh::{Wanted, refresh};
 pub use seen::{Seen, write_down as write_down_seen};
 pub use signing_keys::{
     KeyError, KeyKeeper, Rotated, SigningKeyInfo, handle, keep_loaded as keep_signing_keys,

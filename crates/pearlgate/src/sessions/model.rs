@@ -20,6 +20,17 @@ const NONCE: usize = 16;
 const TAG: usize = 16;
 const LENGTH: usize = 16 + NONCE + TAG;
 
+/// What was shown beside a password, or without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shown {
+    /// Nothing.
+    Nothing,
+    /// That one reads the account's mailbox.
+    Mailbox,
+    /// A second factor.
+    Factor,
+}
+
 /// What was proven when a session began (NIST SP 800-63B-4 §2; RFC 8176 for the methods' names).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proof {
@@ -27,19 +38,46 @@ pub struct Proof {
     pub aal: i64,
     /// Authentication methods, joined with spaces.
     pub amr: &'static str,
+    /// What was shown beside a password.
+    pub shown: Shown,
 }
 
 impl Proof {
     /// A password and nothing else.
-    pub const PASSWORD: Self = Self { aal: 1, amr: "pwd" };
+    pub const PASSWORD: Self = Self { aal: 1, amr: "pwd", shown: Shown::Nothing };
     /// A link or a code that was mailed: once, and from nothing but the mailbox. It never counts as a second factor
     /// (NIST SP 800-63B-4 §3.1.3.1).
-    pub const MAILBOX: Self = Self { aal: 1, amr: "otp" };
+    pub const MAILBOX: Self = Self { aal: 1, amr: "otp", shown: Shown::Mailbox };
+    /// A one-time password of an app, or a recovery code, and nothing else.
+    pub const FACTOR: Self = Self { aal: 1, amr: "otp", shown: Shown::Factor };
 
-    /// The methods of a session that had these before.
-    pub(super) fn added_to(self, methods: &str) -> String {
-        let known = methods.split(' ').any(|method| method == self.amr);
-        if known { methods.to_owned() } else { format!("{methods} {}", self.amr).trim().to_owned() }
+    /// A second step after this one. Two steps are level 2 when one is known and the other is had; a mailbox is neither.
+    #[must_use]
+    pub fn and(self, second: Self) -> Self {
+        let shown = self.shown.max(second.shown);
+        match (self.amr == Self::PASSWORD.amr, second.shown) {
+            (true, Shown::Factor) => Self { aal: 2, amr: "pwd otp mfa", shown },
+            (true, _) => Self { aal: 1, amr: "pwd otp", shown },
+            (false, Shown::Factor) => Self { aal: 1, amr: "otp mfa", shown },
+            (false, _) => Self { shown, ..self },
+        }
+    }
+
+    /// Whether a password is among this and the methods of before.
+    pub(super) fn knows(self, methods: &str) -> bool {
+        [methods, self.amr].iter().any(|all| all.split(' ').any(|one| one == Self::PASSWORD.amr))
+    }
+
+    /// The methods of a session that had these before; `level_2` when they make that level together.
+    pub(super) fn added_to(self, methods: &str, level_2: bool) -> String {
+        let added = [self.amr, if level_2 { "mfa" } else { "" }];
+        let mut all = methods.to_owned();
+        for method in added.into_iter().filter(|method| !method.is_empty()) {
+            if !all.split(' ').any(|known| known == method) {
+                all = format!("{all} {method}").trim().to_owned();
+            }
+        }
+        all
     }
 }
 

@@ -11,7 +11,7 @@ use super::devices::{DeviceRow, is_notice};
 use super::flow::{Started, end, remember};
 use super::guard::{Current, reason};
 use super::http::OwnSession;
-use super::model::{EndReason, Proof, REPEATABLE, SessionRow};
+use super::model::{EndReason, Proof, REPEATABLE, SessionRow, Shown};
 use super::store::{self, Ended, Inspected, Listed};
 use crate::accounts::UserRow;
 use crate::app::App;
@@ -31,7 +31,7 @@ pub(super) async fn list(
     let rows = rows.await.map_err(|e| e.to_problem())?;
     let more = rows.len() > usize::from(limit);
     let last = rows.get(usize::from(limit).saturating_sub(1)).map_or(0, |row| row.created_at.micros());
-    let items = rows.into_iter().take(limit.into()).map(|row| OwnSession::of(row, current)).collect();
+    let items = rows.into_iter().take(limit.into()).map(|row| OwnSession::of(row, current, now)).collect();
     Ok(Page { items, next_cursor: if more { app.cursors.issue(&list, last) } else { String::new() } })
 }
 
@@ -48,6 +48,7 @@ pub(super) async fn end_one(
     }
     let (inner, user) = (app.clone(), current.row.user_id);
     let ended = app.db.write(move |tx| {
+        tx.execute(&store::UNTRUST_OF_SESSION, params![session, user])?;
         let ended: Option<Ended> = tx.opt(&store::END_OWN, params![session, user])?;
         if let Some(ended) = &ended {
             remember(tx, &inner, ended, EndReason::RevokedByUser, from)?;
@@ -61,9 +62,11 @@ pub(super) async fn end_one(
 pub(super) async fn end_others(app: &App, current: &Current, from: ClientAddress) -> Result<(), Problem> {
     current.must_be_fresh(app)?;
     let (inner, user, own) = (app.clone(), current.row.user_id, current.row.session_id);
-    let ended = app
-        .db
-        .write(move |tx| super::flow::end_others(tx, &inner, user, own, EndReason::RevokedByUser, from));
+    let device = current.row.device_id;
+    let ended = app.db.write(move |tx| {
+        tx.execute(&store::UNTRUST_OTHERS, params![user, device])?;
+        super::flow::end_others(tx, &inner, user, own, EndReason::RevokedByUser, from)
+    });
     ended.await.map_err(|e| e.to_problem())
 }
 
@@ -79,26 +82,43 @@ pub async fn renew(
     device_name: String,
     from: ClientAddress,
 ) -> Result<Started, Problem> {
-    let (inner, session, user) = (app.clone(), current.row.session_id, current.row.user_id);
-    let (aal, amr) = (proof.aal.max(current.row.aal), proof.added_to(&current.row.amr));
-    let name = if device_name.is_empty() { current.row.device_name.clone() } else { device_name };
-    let renewed = app.db.write(move |tx| {
-        let now = inner.clock.now();
-        tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
-        let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(None) };
-        if row.over(now).is_some() {
-            return Ok(None);
-        }
-        let (token, made_at) = another_token(tx, &inner, session, &row, now)?;
-        tx.execute(&store::PROVEN_AGAIN, params![session, now, aal, amr, name])?;
-        tx.execute(&store::NOTICE_PROVEN, params![user, session, amr])?;
-        inner.audit_own(tx, user, "reauthenticated", from, json!({ "session": session, "by": proof.amr }))?;
-        Ok(store::load(tx, session, now)?.map(|row| Started::new(row, token, made_at)))
-    });
+    let (inner, by) = (app.clone(), current.clone());
+    let renewed = app.db.write(move |tx| renew_in(tx, &inner, &by, proof, &device_name, from));
     match renewed.await.map_err(|e| e.to_problem())? {
         Some(started) => Ok(started),
-        None => Err(errors::session_ended(&reason(app, session, from).await?)),
+        None => Err(errors::session_ended(&reason(app, current.row.session_id, from).await?)),
     }
+}
+
+/// The same in a transaction; none when the session ended meanwhile.
+///
+/// # Errors
+/// As every statement.
+pub fn renew_in(
+    tx: &mut Tx<'_>,
+    app: &App,
+    current: &Current,
+    proof: Proof,
+    device_name: &str,
+    from: ClientAddress,
+) -> db::Result<Option<Started>> {
+    let (session, user, now) = (current.row.session_id, current.row.user_id, app.clock.now());
+    let name = if device_name.is_empty() { &current.row.device_name } else { device_name };
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
+    let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(None) };
+    if row.over(now).is_some() {
+        return Ok(None);
+    }
+    let (token, made_at) = another_token(tx, app, session, &row, now)?;
+    let methods = &current.row.amr;
+    let factor = proof.shown == Shown::Factor;
+    let knows = proof.knows(methods);
+    let level_2 = knows && (factor || current.row.factor_at.micros() > 0);
+    let amr = proof.added_to(methods, level_2);
+    tx.execute(&store::PROVEN_AGAIN, params![session, now, i64::from(knows), amr, name, i64::from(factor)])?;
+    tx.execute(&store::NOTICE_PROVEN, params![user, session, amr])?;
+    app.audit_own(tx, user, "reauthenticated", from, json!({ "session": session, "by": proof.amr }))?;
+    Ok(store::load(tx, session, now)?.map(|row| Started::new(row, token, made_at)))
 }
 
 /// A token to which nothing leads from the one before it. Who proves themselves twice at the same time gets the same

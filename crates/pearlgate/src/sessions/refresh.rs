@@ -1,5 +1,7 @@
 //! A refresh token's successor: the four cases of the module's page, and what a re-authentication left behind.
 
+use std::time::Duration;
+
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Digest, Id, Problem, Secret, Timestamp};
@@ -28,16 +30,51 @@ enum Decided {
     Replaced,
 }
 
+/// What an application wants of the session before it does something that matters (step-up).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// At least this assurance level.
+    pub aal: Option<i64>,
+    /// A proof that is at most so old.
+    pub max_age: Option<Duration>,
+}
+
+impl Wanted {
+    /// Whether the session is like that; asked before its token is replaced.
+    async fn check(self, app: &App, session: Id<SessionRow>) -> Result<(), Problem> {
+        if self.aal.is_none() && self.max_age.is_none() {
+            return Ok(());
+        }
+        let proven = app.db.read_one(move |tx| tx.opt::<(Timestamp, i64)>(&store::PROVEN, params![session]));
+        // Of one that is over refreshing tells why.
+        let Some((at, aal)) = proven.await.map_err(|e| e.to_problem())? else { return Ok(()) };
+        let old = self.max_age.is_some_and(|age| app.clock.now() > at + age);
+        if old || self.aal.is_some_and(|wanted| aal < wanted) {
+            return Err(errors::problem("reauthentication_required").detail(
+                "The application wants a newer or a stronger proof than this session has: prove who you are again.",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Gives a refresh token's successor.
 ///
 /// # Errors
-/// 401 for what we never made and for a session that ended, with the reason; 503 when it could not be stored.
-pub async fn refresh(app: &App, token: &Secret, from: ClientAddress) -> Result<Started, Problem> {
+/// 401 for what we never made and for a session that ended, with the reason; 403 when it is not as it is wanted; 503 when
+/// it could not be stored.
+pub async fn refresh(
+    app: &App,
+    token: &Secret,
+    wanted: Wanted,
+    from: ClientAddress,
+) -> Result<Started, Problem> {
     let session = app.refresh_key.read(token).ok_or_else(|| errors::problem("token_invalid"))?;
     let taken = app.limits.take(REFRESH.name, session.as_bytes()).await.map_err(|e| e.to_problem())?;
     if let Some(taken) = taken.filter(Taken::refused) {
         return Err(limits::too_many(&taken));
     }
+    wanted.check(app, session).await?;
     for _ in 0..3 {
         if let Some(started) = rotate(app, token, session).await? {
             app.seen.note(session, app.clock.now());
@@ -130,11 +167,11 @@ fn replaced_or_reused(
     from: ClientAddress,
 ) -> db::Result<Decided> {
     let (now, presented): (Timestamp, Digest) = (app.clock.now(), token.digest());
-    let before: Option<(Timestamp, i64, String)> =
+    let before: Option<(Timestamp, i64, String, Timestamp)> =
         tx.opt(&store::REPLACED, params![session, presented, row.current])?;
     // A cookie that was used since has confirmed the new token.
     let confirmed = row.previous == row.current;
-    let Some((authenticated_at, aal, amr)) = before.filter(|_| !confirmed) else {
+    let Some((authenticated_at, aal, amr, factor_at)) = before.filter(|_| !confirmed) else {
         report_reuse(tx, app, session, from)?;
         return Ok(Decided::Ended(EndReason::RefreshTokenReused.as_str()));
     };
@@ -142,7 +179,7 @@ fn replaced_or_reused(
         return Ok(Decided::Replaced);
     }
     let successor = app.refresh_key.successor(token, session, now);
-    tx.execute(&store::AS_BEFORE, params![session, authenticated_at, aal, amr])?;
+    tx.execute(&store::AS_BEFORE, params![session, authenticated_at, aal, amr, factor_at])?;
     tx.execute(&store::RENEW, params![session, successor.digest(), presented, now, now + row.idle()])?;
     started(tx, session, successor, now, now)
 }

@@ -18,16 +18,23 @@ statements! {
     LOCK_COUNTED = "SELECT id FROM users WHERE id = $1 /*pg FOR UPDATE */";
     ROLES = "SELECT role FROM user_roles WHERE user_id = $1";
     /// Begins a session only for a person who is not suspended, whose password, when it was the proof, is (still) this
-    /// one, and who has no second factor that was not shown.
+    /// one, and who has no second factor that was neither shown nor is trusted to this device beside the password. $13 is what was shown beside
+    /// the password: 0 nothing, 1 the mailbox, 2 a factor.
     BEGIN = "INSERT INTO sessions
             (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address,
-                last_seen_at, idle, place)
-        SELECT $1, u.id, $3, $3, $4, CAST($5 AS BIGINT), $6, $7, $8, $9, $3, $11, $12 FROM users u
+                last_seen_at, idle, place, factor_at)
+        SELECT $1, u.id, $3, $3, $4, $5, $6, $7, $8, $9, $3, $11, $12,
+            CASE WHEN CAST($13 AS BIGINT) = 2 THEN CAST($3 AS BIGINT) ELSE CAST(0 AS BIGINT) END
+        FROM users u
         WHERE u.id = $2
             AND (CAST($10 AS TEXT) = ''
                 OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $10))
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)
-            AND (CAST($5 AS BIGINT) >= 2 OR NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id))
+            AND ((CAST($13 AS BIGINT) >= 2 OR NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id))
+                    AND (CAST($13 AS BIGINT) >= 1
+                        OR NOT EXISTS (SELECT 1 FROM email_code_factors f WHERE f.user_id = u.id))
+                OR (CAST($10 AS TEXT) <> '' AND EXISTS (SELECT 1 FROM trusted_devices d
+                    WHERE d.user_id = u.id AND d.device_id = $7 AND d.expires_at > $3)))
         RETURNING created_at";
     BEGIN_REFRESH = "INSERT INTO refresh_tokens
             (session_id, user_id, current_digest, previous_digest, rotated_at, expires_at)
@@ -35,7 +42,9 @@ statements! {
     LOAD = "SELECT u.id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
-            s.idle, s.aal, s.amr, s.device_id, s.device_name
+            s.idle, s.aal, s.amr, s.device_id, s.device_name, s.factor_at,
+            CAST(CASE WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
+                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT)
         FROM sessions s JOIN users u ON u.id = s.user_id JOIN user_emails e ON e.user_id = s.user_id
         WHERE s.id = $1 AND s.expires_at > $2
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
@@ -44,7 +53,9 @@ statements! {
     LOAD_BY_TOKEN = "SELECT u.id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
-            s.idle, s.aal, s.amr, s.device_id, s.device_name,
+            s.idle, s.aal, s.amr, s.device_id, s.device_name, s.factor_at,
+            CAST(CASE WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
+                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT),
             CAST(CASE WHEN r.current_digest = $3 AND r.previous_digest <> r.current_digest AND r.rotated_at < $4
                 THEN 1 ELSE 0 END AS BIGINT)
         FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN users u ON u.id = s.user_id
@@ -71,7 +82,10 @@ statements! {
             (SELECT s.idle FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.aal FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.amr FROM sessions s WHERE s.id = refresh_tokens.session_id),
-            (SELECT s.device_id FROM sessions s WHERE s.id = refresh_tokens.session_id), ''";
+            (SELECT s.device_id FROM sessions s WHERE s.id = refresh_tokens.session_id), '',
+            (SELECT s.factor_at FROM sessions s WHERE s.id = refresh_tokens.session_id),
+            CAST(CASE WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = refresh_tokens.user_id) THEN 0
+                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = refresh_tokens.user_id) THEN 2 ELSE 1 END AS BIGINT)";
     /// Locks a session for the decision about a token that is not the current one, as ending it does. What is
     /// decided is read by the next statement: one that waited for its lock sees what was there before it waited.
     LOCK = "SELECT user_id FROM sessions WHERE id = $1 /*pg FOR UPDATE */";
@@ -84,29 +98,50 @@ statements! {
     /// A token like any other takes the place of the current one, which has no successor: re-authentication.
     RENEW = "UPDATE refresh_tokens SET current_digest = $2, previous_digest = $3, rotated_at = $4, expires_at = $5
         WHERE session_id = $1";
-    PROVEN_AGAIN = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4, device_name = $5 WHERE id = $1";
+    /// $3 is whether the password is among what was shown, $6 whether a factor was shown now: password and factor together
+    /// are level 2.
+    PROVEN_AGAIN = "UPDATE sessions SET authenticated_at = $2, amr = $4, device_name = $5,
+            aal = CASE WHEN CAST($3 AS BIGINT) = 1 AND (CAST($6 AS BIGINT) = 1 OR factor_at > 0) THEN 2 ELSE aal END,
+            factor_at = CASE WHEN CAST($6 AS BIGINT) = 1 THEN $2 ELSE factor_at END
+        WHERE id = $1";
+    SHOWN = "UPDATE sessions SET factor_at = $2, aal = CASE WHEN CAST($3 AS BIGINT) = 1 THEN 2 ELSE aal END, amr = $4
+        WHERE id = $1";
+    /// The factor is gone: nobody has shown it any more.
+    FACTOR_GONE = "UPDATE sessions SET aal = 1, factor_at = 0 WHERE user_id = $1";
+    FACTOR_WAS_GONE = "UPDATE replaced_tokens SET aal = 1, factor_at = 0
+        WHERE session_id IN (SELECT s.id FROM sessions s WHERE s.user_id = $1)";
+    /// What a session has proven, for a living one.
+    PROVEN = "SELECT s.authenticated_at, s.aal FROM sessions s WHERE s.id = $1";
+    TRUST = "INSERT INTO trusted_devices (user_id, device_id, expires_at) VALUES ($1, $2, $3)
+        ON CONFLICT (user_id, device_id) DO UPDATE SET expires_at = excluded.expires_at";
+    UNTRUST_OF_SESSION = "DELETE FROM trusted_devices WHERE user_id = $2
+        AND device_id IN (SELECT s.device_id FROM sessions s WHERE s.id = $1 AND s.user_id = $2)";
+    UNTRUST_OTHERS = "DELETE FROM trusted_devices WHERE user_id = $1 AND device_id <> $2";
+    SWEEP_TRUST = "DELETE FROM trusted_devices WHERE expires_at <= $1";
     KEEP_REPLACED = "INSERT INTO replaced_tokens
-            (session_id, digest, previous_digest, successor_digest, authenticated_at, aal, amr)
-        SELECT s.id, r.current_digest, r.previous_digest, $2, s.authenticated_at, s.aal, s.amr
+            (session_id, digest, previous_digest, successor_digest, authenticated_at, aal, amr, factor_at)
+        SELECT s.id, r.current_digest, r.previous_digest, $2, s.authenticated_at, s.aal, s.amr, s.factor_at
         FROM sessions s JOIN refresh_tokens r ON r.session_id = s.id WHERE s.id = $1
         ON CONFLICT (session_id) DO UPDATE SET digest = excluded.digest, previous_digest = excluded.previous_digest,
             successor_digest = excluded.successor_digest, authenticated_at = excluded.authenticated_at,
-            aal = excluded.aal, amr = excluded.amr";
+            aal = excluded.aal, amr = excluded.amr, factor_at = excluded.factor_at";
     /// The new token was never used, and is replaced by another new one: what was before stays what was before.
     KEEP_BEFORE = "UPDATE replaced_tokens SET successor_digest = $3 WHERE session_id = $1 AND successor_digest = $2
         RETURNING digest";
     /// The token that this one took the place of, as long as this one was never used.
     TAKEN_OVER = "SELECT digest FROM replaced_tokens WHERE session_id = $1 AND successor_digest = $2";
     /// What a session was before its token was replaced, as long as the new token is the current one: never used.
-    REPLACED = "SELECT authenticated_at, aal, amr FROM replaced_tokens
+    REPLACED = "SELECT authenticated_at, aal, amr, factor_at FROM replaced_tokens
         WHERE session_id = $1 AND (digest = $2 OR previous_digest = $2) AND successor_digest = $3";
     /// The current token was shown: nothing that came before it leads anywhere.
     CONFIRM = "UPDATE refresh_tokens SET previous_digest = current_digest
         WHERE session_id = $1 AND current_digest = $2 AND previous_digest <> current_digest AND rotated_at < $3";
-    AS_BEFORE = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4 WHERE id = $1";
+    AS_BEFORE = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4, factor_at = $5 WHERE id = $1";
     LIST = "SELECT s.id, s.device_name, COALESCE((SELECT d.first_seen_at FROM devices d
                 WHERE d.user_id = s.user_id AND d.device_id = s.device_id), s.created_at),
-            s.place, s.address, s.created_at, s.last_seen_at, s.expires_at, r.expires_at, s.aal, s.amr
+            s.place, s.address, s.created_at, s.last_seen_at, s.expires_at, r.expires_at, s.aal, s.amr,
+            COALESCE((SELECT t.expires_at FROM trusted_devices t
+                WHERE t.user_id = s.user_id AND t.device_id = s.device_id), 0)
         FROM sessions s JOIN refresh_tokens r ON r.session_id = s.id
         WHERE s.user_id = $1 AND s.expires_at > $2 AND r.expires_at > $2 AND s.created_at < $3
         ORDER BY s.created_at DESC, s.id DESC LIMIT $4";
@@ -142,10 +177,14 @@ statements! {
     END_OTHERS = "DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id";
     OF_DEVICE = "SELECT s.id FROM sessions s WHERE s.user_id = $1 AND s.device_id = $2";
     DEVICE_OF = "SELECT s.device_id FROM sessions s WHERE s.id = $1";
-    /// Why a session does not begin.
+    /// Why a session does not begin: suspended; a factor is there; the password is not this one any more.
     BARS = "SELECT
             CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT)
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM email_code_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN CAST($2 AS TEXT) = ''
+                OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $2)
+                THEN 1 ELSE 0 END AS BIGINT)
         FROM users u WHERE u.id = $1";
     REMEMBER_END = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (id) DO NOTHING";
@@ -211,6 +250,10 @@ record! {
         pub device_id: Id<DeviceRow>,
         /// Its name.
         pub device_name: String,
+        /// When a second factor was last shown in it; 0 for never.
+        pub factor_at: Timestamp,
+        /// What the person's account can show: 0 without a second factor, 1 with one, 2 with one and a password.
+        pub strength: i64,
     }
 }
 
@@ -220,7 +263,7 @@ pub(super) struct ByToken(pub(super) SessionUser, pub(super) bool);
 
 impl FromRow for ByToken {
     fn from_row(row: &Row<'_>) -> foundation::db::Result<Self> {
-        row.expect_width(17)?;
+        row.expect_width(19)?;
         let session = SessionUser {
             user_id: row.get(0)?,
             address: row.get(1)?,
@@ -238,8 +281,10 @@ impl FromRow for ByToken {
             amr: row.get(13)?,
             device_id: row.get(14)?,
             device_name: row.get(15)?,
+            factor_at: row.get(16)?,
+            strength: row.get(17)?,
         };
-        Ok(Self(session, row.get(16)?))
+        Ok(Self(session, row.get(18)?))
     }
 }
 
@@ -247,7 +292,10 @@ impl SessionUser {
     /// The person as applications see them.
     pub fn user(&self) -> User {
         let (address, name) = (self.address.clone(), self.display_name.clone());
-        User::new(self.user_id, address, self.verified, name, self.user_created_at)
+        User {
+            mfa_enabled: self.strength > 0,
+            ..User::new(self.user_id, address, self.verified, name, self.user_created_at)
+        }
     }
 
     /// How long its refresh token is good unused.
@@ -327,6 +375,7 @@ record! {
         pub(super) token_expires_at: Timestamp,
         pub(super) aal: i64,
         pub(super) amr: String,
+        pub(super) trusted_until: Timestamp,
     }
 }
 

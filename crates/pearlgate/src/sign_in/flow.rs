@@ -17,8 +17,10 @@ use crate::limits::PROOF_OF_WORK;
 use crate::lockout::{self, Refused as Kept, Reserved, Whose};
 use crate::magic_links::{self, MagicLinkRow};
 use crate::mailed;
+use crate::mfa::{self, Entered};
 use crate::passwords::{self, Attempt, Finding, Overloaded, Verdict};
 use crate::recovery;
+use crate::sessions::http::Transport;
 use crate::sessions::{self, Barred, Beginning, Current, Proof, Started, Visit};
 use crate::settings::AlarmAnswer;
 
@@ -31,6 +33,7 @@ pub(super) struct Login {
     pub(super) email: EmailAddress,
     pub(super) password: Attempt,
     pub(super) visit: Visit,
+    pub(super) transport: Transport,
     pub(super) proof_of_work: Option<String>,
 }
 
@@ -38,7 +41,7 @@ pub(super) struct Login {
 ///
 /// # Errors
 /// [`Refusal`].
-pub(super) async fn login(app: &App, login: Login) -> Result<Started, Refusal> {
+pub(super) async fn login(app: &App, login: Login) -> Result<Entered, Refusal> {
     let address = login.email.key().to_owned();
     let account: Option<(Id<UserRow>,)> =
         app.db.read_one(move |tx| tx.opt(&store::WHO, params![address])).await?;
@@ -105,7 +108,7 @@ impl<N: FnOnce(bool, Went)> Drop for Left<'_, N> {
     }
 }
 
-async fn attempt(app: &App, tried: Tried) -> Result<Started, Refusal> {
+async fn attempt(app: &App, tried: Tried) -> Result<Entered, Refusal> {
     // Another sign-in of the same person may have put a better hash in the place of the one that was checked.
     for _ in 0..3 {
         match check(app, &tried).await? {
@@ -117,7 +120,7 @@ async fn attempt(app: &App, tried: Tried) -> Result<Started, Refusal> {
 }
 
 /// Whether the password was right; none when nobody looked.
-fn was_right(ended: &Result<Started, Refusal>) -> Option<bool> {
+fn was_right(ended: &Result<Entered, Refusal>) -> Option<bool> {
     match ended {
         Err(Refusal::InvalidCredentials) => Some(false),
         Err(Refusal::Overloaded(_) | Refusal::Fault(_) | Refusal::Kept(_)) => None,
@@ -173,7 +176,7 @@ struct Candidate {
     details: Details,
 }
 
-async fn check(app: &App, tried: &Tried) -> Result<Result<Started, Barred>, Refusal> {
+async fn check(app: &App, tried: &Tried) -> Result<Result<Entered, Barred>, Refusal> {
     let user = tried.account.unwrap_or(mailed::NOBODY);
     let details: Details = app.db.read_one(move |tx| tx.one(&store::DETAILS, params![user])).await?;
     let stored = Some(details.password_hash.as_str()).filter(|hash| !hash.is_empty());
@@ -204,7 +207,7 @@ async fn proven(
     candidate: Candidate,
     tried: &Tried,
     outdated: bool,
-) -> Result<Result<Started, Barred>, Refusal> {
+) -> Result<Result<Entered, Barred>, Refusal> {
     let login = &tried.login;
     if candidate.details.change_demanded {
         let (inner, user, tried) = (app.clone(), candidate.user_id, tried.clone());
@@ -240,7 +243,7 @@ async fn known_to_others(
     app: &App,
     candidate: &Candidate,
     tried: &Tried,
-) -> Result<Result<Started, Barred>, Refusal> {
+) -> Result<Result<Entered, Barred>, Refusal> {
     let (inner, user, tried, hash) =
         (app.clone(), candidate.user_id, tried.clone(), candidate.details.password_hash.clone());
     let demanded = app.db.write(move |tx| {
@@ -262,10 +265,14 @@ async fn begin(
     tried: &Tried,
     renewed: Option<String>,
     asked: bool,
-) -> Result<Result<Started, Barred>, Refusal> {
+) -> Result<Result<Entered, Barred>, Refusal> {
     let (inner, tried) = (app.clone(), tried.clone());
     if alarmed(app, AlarmAnswer::MailedCode) && !tried.reserved.on_known_device() {
-        return prove_mailbox(app, candidate.user_id, tried).await;
+        match prove_mailbox(app, &candidate, &tried).await? {
+            Mailbox::Asked(id) => return Err(Refusal::CodeDue(id)),
+            Mailbox::Barred(barred) => return Ok(Err(barred)),
+            Mailbox::NotNeeded => {}
+        }
     }
     let begun = app.db.write(move |tx| {
         let (user, login) = (candidate.user_id, &tried.login);
@@ -284,7 +291,7 @@ async fn begin(
             proof: Proof::PASSWORD,
             visit: login.visit.clone(),
         };
-        let begun = sessions::begin(tx, &inner, &with)?;
+        let begun = mfa::enter(tx, &inner, &with, login.transport)?;
         if asked && begun.is_ok() {
             passwords::note_breach_check(tx, user, true, inner.clock.now())?;
         }
@@ -292,37 +299,43 @@ async fn begin(
             return Ok(begun);
         }
         lockout::right(tx, &inner, &tried.reserved)?;
-        let kind = if begun.is_ok() { "sign_in" } else { "sign_in_refused" };
-        let known = begun.as_ref().is_ok_and(Started::on_known_device);
+        let kind = begun.as_ref().map_or("sign_in_refused", Entered::event);
+        let known = begun.as_ref().is_ok_and(Entered::on_known_device);
         inner.audit_own(tx, user, kind, login.visit.from, json!({ "known_device": known }))?;
         Ok(begun)
     });
     Ok(begun.await?)
 }
 
-/// The password is right, and it may be known from elsewhere: a code goes to the mailbox.
-async fn prove_mailbox(
-    app: &App,
-    user: Id<UserRow>,
-    tried: Tried,
-) -> Result<Result<Started, Barred>, Refusal> {
+/// Whether somebody has to show that they read the mailbox.
+enum Mailbox {
+    Asked(Id<MagicLinkRow>),
+    Barred(Barred),
+    /// They are asked for more than that.
+    NotNeeded,
+}
+
+/// The password is right, and it may be known from elsewhere: a code goes to the mailbox of whoever has no second factor.
+async fn prove_mailbox(app: &App, candidate: &Candidate, tried: &Tried) -> Result<Mailbox, Refusal> {
     let (inner, id) = (app.clone(), Id::<MagicLinkRow>::new(&app.clock, &app.chance));
-    let barred = app.db.write(move |tx| {
+    let (user, hash, tried) = (candidate.user_id, candidate.details.password_hash.clone(), tried.clone());
+    let asked = app.db.write(move |tx| {
         let Tried { login, reserved, .. } = &tried;
+        let barred = match sessions::bars(tx, user, Proof::PASSWORD, Some(&hash))? {
+            Ok(true) => return Ok(Mailbox::NotNeeded),
+            Ok(false) => None,
+            Err(barred) => Some(barred),
+        };
         lockout::right(tx, &inner, reserved)?;
-        let barred = sessions::bars(tx, user, Proof::PASSWORD)?;
         let id = match barred {
             None => magic_links::mail_link(tx, &inner, user, login.email.key(), id)?,
             Some(_) => id,
         };
         let reason = if barred.is_some() { "barred" } else { "email_code_required" };
         inner.audit_own(tx, user, "sign_in_refused", login.visit.from, json!({ "reason": reason }))?;
-        Ok((barred, id))
+        Ok(barred.map_or(Mailbox::Asked(id), Mailbox::Barred))
     });
-    match barred.await? {
-        (Some(barred), _) => Ok(Err(barred)),
-        (None, id) => Err(Refusal::CodeDue(id)),
-    }
+    Ok(asked.await?)
 }
 
 /// Writes a failure down, in the person's own history or, when there is nobody, in the shard of the address.

@@ -3,7 +3,7 @@
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use foundation::http::Json;
-use foundation::kernel::{Problem, Secret};
+use foundation::kernel::{FieldError, Problem, Secret};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -12,6 +12,8 @@ use super::work::{self, Challenge};
 use crate::accounts::EmailAddress;
 use crate::accounts::http::keep;
 use crate::app::App;
+use crate::mfa::http::SignedIn;
+use crate::mfa::{self, Answer, Factor};
 use crate::openapi::ProblemDocument;
 use crate::passwords::Attempt;
 use crate::router::device_name;
@@ -48,8 +50,8 @@ pub struct Login {
 /// One answer for an unknown address and a wrong password. What is true of an account (not verified, suspended) is
 /// told only after its right password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "sign-in", request_body = Login,
-    responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
-pub async fn login(State(app): State<App>, visit: Visit, Json(body): Json<Login>) -> Result<LetIn, Problem> {
+    responses((status = 200, body = SignedIn), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
+pub async fn login(State(app): State<App>, visit: Visit, Json(body): Json<Login>) -> Result<Answer, Problem> {
     let transport = body.transport;
     let visit = visit.on(&body.device_name, body.device_token)?;
     let mut errors = Vec::new();
@@ -57,12 +59,10 @@ pub async fn login(State(app): State<App>, visit: Visit, Json(body): Json<Login>
     let password = keep(&mut errors, Some(Attempt::accept("password", &body.password)));
     let email = keep(&mut errors, Some(EmailAddress::parse("email", &body.email)));
     let (Some(password), Some(email)) = (password, email) else { return Err(Problem::invalid(errors)) };
-    let started = flow::login(
-        &app,
-        flow::Login { email, password, visit: visit.clone(), proof_of_work: body.proof_of_work },
-    )
-    .await?;
-    let_in(&app, started, transport, &visit).await
+    let (seen, proof_of_work) = (visit.clone(), body.proof_of_work);
+    let login = flow::Login { email, password, visit: seen, transport, proof_of_work };
+    let entered = flow::login(&app, login).await?;
+    mfa::answer(&app, entered, transport, &visit).await
 }
 
 /// A piece of work
@@ -74,13 +74,22 @@ pub async fn challenge(State(app): State<App>) -> JsonAnswer<Challenge> {
     JsonAnswer(work::challenge(&app.work_key, &app.chance, app.clock.now()))
 }
 
-/// Proves once more who one is.
+/// Proves once more who one is: with `password`, or with `type` and `code`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reauthenticate {
     /// The password.
-    #[schema(value_type = String)]
-    password: Secret,
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret>,
+    /// Which factor the code is of: `totp` or `recovery_code`.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<Factor>)]
+    r#type: Option<Factor>,
+    /// The factor's code.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<String>)]
+    code: Option<Secret>,
     /// How tokens travel: without a word, as they did in this request.
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<Transport>)]
@@ -92,7 +101,8 @@ pub struct Reauthenticate {
 
 /// Prove again who I am
 ///
-/// The session stays the same and is fresh for what is sensitive. Access tokens that are out stay good; the refresh
+/// With the password, or with a code of a second factor; an account that has both is fresh for what is sensitive when both
+/// were shown. The session stays the same. Access tokens that are out stay good; the refresh
 /// token (or the cookie) is replaced, and the old one leads nowhere.
 #[utoipa::path(post, path = "/v1/me/reauthenticate", tag = "account", security(("access_token" = [])), request_body = Reauthenticate,
     responses((status = 200, body = TokenSet), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
@@ -103,8 +113,23 @@ pub async fn reauthenticate(
     Json(body): Json<Reauthenticate>,
 ) -> Result<LetIn, Problem> {
     let name = device_name(&body.device_name)?;
-    let password = Attempt::accept("password", &body.password).map_err(|e| Problem::invalid(vec![e]))?;
-    let started = flow::reauthenticate(&app, &current, &password, name, visit.from).await?;
+    let started = match (&body.password, body.r#type, body.code) {
+        (Some(password), None, None) => {
+            let password = Attempt::accept("password", password).map_err(|e| Problem::invalid(vec![e]))?;
+            flow::reauthenticate(&app, &current, &password, name, visit.from).await?
+        }
+        (None, Some(Factor::EmailCode), Some(_)) => {
+            let message = "a code from the mailbox is no factor: give totp or recovery_code";
+            return Err(Problem::invalid(vec![FieldError::new("type", "invalid", message)]));
+        }
+        (None, Some(factor), Some(code)) => {
+            mfa::reauthenticate(&app, &current, (factor, code), name, visit.from).await?
+        }
+        _ => {
+            let message = "give password, or type with code";
+            return Err(Problem::invalid(vec![FieldError::new("password", "required", message)]));
+        }
+    };
     let same = if current.by_cookie() { Transport::Cookie } else { Transport::Token };
     let_in(&app, started, body.transport.unwrap_or(same), &visit).await
 }

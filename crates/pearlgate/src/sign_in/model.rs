@@ -18,8 +18,6 @@ pub enum Refusal {
     EmailNotVerified,
     /// The right password of a suspended account.
     Suspended,
-    /// The right password of an account whose second factor was not shown.
-    FactorDue,
     /// The right password, which others know too: the owner of the mailbox has to set another one.
     PasswordKnown,
     /// There is an alarm, and nobody knows the device: it has to work first.
@@ -40,7 +38,6 @@ impl From<Refusal> for Problem {
             Refusal::InvalidCredentials => errors::problem("invalid_credentials"),
             Refusal::EmailNotVerified => errors::problem("email_not_verified"),
             Refusal::Suspended => errors::problem("account_suspended"),
-            Refusal::FactorDue => errors::problem("mfa_required"),
             Refusal::PasswordKnown => Self::invalid(vec![FieldError::new(
                 "password",
                 "password_breached",
@@ -67,7 +64,6 @@ impl From<Barred> for Refusal {
     fn from(barred: Barred) -> Self {
         match barred {
             Barred::Suspended => Self::Suspended,
-            Barred::FactorDue => Self::FactorDue,
             // The password was changed between our check and now.
             Barred::Outdated => Self::InvalidCredentials,
         }

@@ -18,14 +18,13 @@ use super::presets::{self, Extras, Preset};
 use super::record::{Identity, Record, Suspension, Totp};
 use super::store::{self, Person};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
+use crate::mfa::SEALED_FOR;
 use crate::passwords;
 
 /// People in one transaction.
 const BATCH: usize = 500;
 /// The last microsecond of the year 9999: later times have more digits and would not sort.
 const LATEST: i64 = 253_402_300_799_999_999;
-/// What seeds of second factors are sealed for.
-const FACTOR: &str = "totp";
 /// A seed of fewer bytes is no secret (RFC 4226 §4 asks for 16; some authenticators were given 10).
 const LEAST_SEED: usize = 10;
 
@@ -275,7 +274,7 @@ impl Importer {
             "totp: a second factor is kept under the master key; set secrets.master_key, as for the server",
         )?;
         let plain = json!({ "secret": secret, "digits": totp.digits, "period": totp.period, "algorithm": totp.algorithm });
-        sealer.seal(FACTOR, plain.to_string().as_bytes()).map_err(|e| e.to_string())
+        sealer.seal(SEALED_FOR, plain.to_string().as_bytes()).map_err(|e| e.to_string())
     }
 
     async fn store(
@@ -443,7 +442,8 @@ fn with_the_rest(tx: &mut Tx<'_>, person: Person) -> db::Result<WithTheRest> {
 fn opened(sealer: Option<&Sealer>, sealed: &[u8]) -> Result<Totp, String> {
     let sealer = sealer
         .ok_or("a second factor is kept under the master key; set secrets.master_key, as for the server")?;
-    let plain = sealer.open(FACTOR, sealed).map_err(|e| format!("the second factor cannot be read: {e}"))?;
+    let plain =
+        sealer.open(SEALED_FOR, sealed).map_err(|e| format!("the second factor cannot be read: {e}"))?;
     serde_json::from_slice(&plain).map_err(|_| "the second factor cannot be read".to_owned())
 }
 
@@ -461,8 +461,8 @@ pub async fn reseal_factors(db: &Db, sealer: &Sealer) -> Result<usize, String> {
         after = *last;
         for (user, sealed) in page.into_iter().filter(|(_, sealed)| sealer.is_outdated(sealed)) {
             let unread = |e| format!("the second factor of {user} cannot be read: {e}");
-            let plain = sealer.open(FACTOR, &sealed).map_err(unread)?;
-            let anew = sealer.seal(FACTOR, &plain).map_err(unread)?;
+            let plain = sealer.open(SEALED_FOR, &sealed).map_err(unread)?;
+            let anew = sealer.seal(SEALED_FOR, &plain).map_err(unread)?;
             let done = db.write(move |tx| tx.execute(&store::RESEAL_FACTOR, params![user, anew, sealed]));
             resealed += usize::try_from(done.await.map_err(|e| e.to_string())?).unwrap_or(0);
         }

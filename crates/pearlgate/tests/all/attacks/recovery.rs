@@ -182,7 +182,7 @@ both! {
             let change = change_email(app, &m.access, &format!("m{n}@evil.test"), 1).await;
             plant(app, &v, n).await;
             unprove(app, &v).await;
-            assert_eq!(app.login(&v, PASSWORD).await.refusal(), "403 mfa_required", "the trap: the password is right, the factor there");
+            assert_eq!(app.login(&v, PASSWORD).await.refusal(), "200 mfa_required", "the trap: the password is right, the factor there");
             prove(app, way, &v).await;
             assert_eq!(app.count("SELECT COUNT(*) FROM totp_factors").await, 0, "{way}");
             assert_eq!(app.count("SELECT COUNT(*) FROM federated_identities").await, 0, "{way}");
@@ -200,10 +200,10 @@ both! {
         let v = app.person("owner@ex.test").await;
         plant(app, &v.email, 99).await;
         assert_eq!(reset(app, &link_token(&forgot(app, &v.email, 1).await), NEW).await.status, 200);
-        assert_eq!(app.login(&v.email, NEW).await.refusal(), "403 mfa_required");
+        assert_eq!(app.login(&v.email, NEW).await.refusal(), "200 mfa_required");
         assert_eq!(app.count("SELECT COUNT(*) FROM totp_factors").await, 1);
         let (_, mail) = magic(app, &v.email, 1).await;
-        assert_eq!(consume(app, json!({ "token": link_token(&mail) })).await.refusal(), "403 mfa_required", "nor does a link replace it");
+        assert_eq!(consume(app, json!({ "token": link_token(&mail) })).await.refusal(), "200 mfa_required", "nor does a link replace it");
         // Not yet: passkeys; federated sign-in itself. That V is told of what was taken away, other than by the notice of
         // the new password.
     }

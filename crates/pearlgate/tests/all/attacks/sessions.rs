@@ -65,7 +65,7 @@ fn is_over(answer: &Answer, reason: Option<&str>) {
     if let Some(reason) = reason {
         assert_eq!(answer.str("/reason"), reason);
     }
-    assert!(!answer.text.contains("pgr_") && !answer.text.contains("eyJ"), "{}", answer.text);
+    assert!(!answer.text.contains("\"pgr_") && !answer.text.contains("\"eyJ"), "{}", answer.text);
 }
 
 /// Whose the session of a cookie is, and its id.

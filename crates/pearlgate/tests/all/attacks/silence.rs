@@ -469,7 +469,7 @@ fn truth(state: State) -> &'static str {
         Proven | Imported | Unchecked | Capped => "200 -",
         Unproven => "403 email_not_verified",
         Suspended => "403 account_suspended",
-        Factor => "403 mfa_required",
+        Factor => "200 mfa_required",
         Demanded => INVALID,
         Locked | LockedNobody => LOCKED,
         Nobody | Deleted | Passwordless | Social => WRONG,

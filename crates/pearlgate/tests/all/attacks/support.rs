@@ -15,7 +15,8 @@ use crate::support::{Answer, PASSWORD, TestApp};
 pub const OTHER: &str = "seven quiet orange rivers";
 
 /// What no answer may hold: passwords, hashes, mailed tokens, statements, places in the source.
-const NEVER: [&str; 17] = [
+const NEVER: [&str; 18] = [
+    "pgk_",
     "pgu_",
     PASSWORD,
     OTHER,
@@ -39,8 +40,16 @@ const NEVER: [&str; 17] = [
 pub fn clean(what: &str, status: u16, text: &str) {
     assert!(status < 500, "{what}: {status} {text}");
     for word in NEVER {
-        assert!(!text.contains(word), "{what}: the answer holds {word:?}: {text}");
+        assert!(!holds(text, word), "{what}: the answer holds {word:?}: {text}");
     }
+}
+
+/// Whether a text holds a word; what a token begins with counts only where one could begin, because chance writes four
+/// letters in the midst of another.
+pub fn holds(text: &str, word: &str) -> bool {
+    let begins =
+        |at: usize| text[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && !"_-".contains(c));
+    text.match_indices(word).any(|(at, _)| !word.starts_with("pg") || begins(at))
 }
 
 /// Sends a request and looks at its answer.

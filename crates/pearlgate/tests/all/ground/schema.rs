@@ -25,7 +25,7 @@ foundation::statements! {
     FOREIGN_SQLITE = "SELECT m.name, f.\"from\", f.\"table\", f.on_delete FROM sqlite_master m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'";
     FOREIGN_POSTGRES = "SELECT c.conrelid::regclass::text, a.attname::text, c.confrelid::regclass::text,
             CASE c.confdeltype WHEN 'c' THEN 'CASCADE' ELSE c.confdeltype::text END
-        FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1] WHERE c.contype = 'f'";
+        FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey) WHERE c.contype = 'f'";
 }
 
 type Columns = Vec<(String, String, String, bool)>;

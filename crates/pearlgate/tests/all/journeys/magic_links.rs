@@ -173,11 +173,11 @@ both! {
         let ada = app.person("ada@example.com").await;
         second_factor(app).await;
         let (_, mail) = ask(app, &ada.email, 1).await;
-        assert_eq!(consume(app, by_link(&mail)).await.refusal(), "403 mfa_required");
+        assert_eq!(consume(app, by_link(&mail)).await.refusal(), "200 mfa_required");
         assert_eq!(consume(app, by_link(&mail)).await.refusal(), INVALID, "once");
         let (tab, _) = Tab::open(app, &ask(app, &ada.email, 2).await.1.links[0]).await;
         let page = tab.press(app).await;
-        assert!(page.status == 403 && page.text.contains("Your second factor is needed"), "{}", page.text);
+        assert_eq!((page.status, page.header("location")), (303, "/mfa"), "{}", page.text);
         assert!(cookies(&page).iter().all(|cookie| !cookie.contains("pearlgate-session")));
         assert_eq!(app.count("SELECT COUNT(*) FROM sessions").await, 1);
     }

@@ -1,6 +1,7 @@
 //! Stories through HTTP.
 
 mod account;
+pub mod authenticator;
 mod breaches;
 mod email_change;
 mod equal_work;
@@ -12,6 +13,7 @@ mod pages;
 mod passwords;
 mod recovery;
 mod registration;
+mod second_factors;
 mod sessions;
 mod steps;
 mod sweeps;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pearlgate::sessions::{self, Beginning, Proof};
+use pearlgate::sessions::{self, Beginning, Begun, Proof};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -406,9 +406,9 @@ async fn begin(app: &TestApp, person: &Person, proof: Proof) -> Answer {
         let with = Beginning { user, password_hash: None, proof, visit: visit.clone() };
         sessions::begin(tx, &inner, &with)
     });
-    let started = begun.await.unwrap().unwrap();
+    let Begun::In(started) = begun.await.unwrap().unwrap() else { panic!("a factor is due") };
     let let_in =
-        sessions::let_in(&app.app, started, Default::default(), &sessions::Visit::nowhere()).await.unwrap();
+        sessions::let_in(&app.app, *started, Default::default(), &sessions::Visit::nowhere()).await.unwrap();
     let body = serde_json::to_value(let_in.body()).unwrap();
     Answer { status: 200, headers: Default::default(), text: body.to_string(), json: body }
 }
@@ -416,7 +416,7 @@ async fn begin(app: &TestApp, person: &Person, proof: Proof) -> Answer {
 both! {
     async fn an_operator_with_a_second_factor_has_a_day_and_an_idle_hour(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
-        let strong = Proof { aal: 2, amr: "pwd otp" };
+        let strong = Proof::PASSWORD.and(Proof::FACTOR);
         let everybody = begin(app, &ada, strong).await;
         assert_eq!(everybody.json["refresh_expires_in"], 30 * 86_400, "whoever is no operator lives as long as anybody");
         app.sql("INSERT INTO user_roles (user_id, role, granted_at) SELECT id, 'admin', 1 FROM users").await;

@@ -1,6 +1,7 @@
 use reqwest::Method;
 use serde_json::json;
 
+use super::authenticator::{WRONG, enrol, finish, half};
 use crate::both;
 use crate::support::{Answer, PASSWORD, TestApp, filled};
 
@@ -129,6 +130,26 @@ both! {
             app.login("fay@example.org", "not the password at all").await;
         }
         app.mail("fay@example.org", "account_locked", 1).await;
+        let hal = app.person("hal@example.com").await;
+        let factor = enrol(app, &hal).await;
+        app.mail(&hal.email, "mfa_changed", 1).await;
+        for _ in 0..10 {
+            let token = half(app, &hal.email, PASSWORD).await;
+            assert_eq!(finish(app, &token, "totp", &factor.wrong(app)).await.refusal(), WRONG);
+        }
+        app.mail(&hal.email, "mfa_failures", 1).await;
+        app.clock.advance(std::time::Duration::from_secs(60));
+        let token = half(app, &hal.email, PASSWORD).await;
+        assert_eq!(finish(app, &token, "recovery_code", &factor.recovery[0]).await.status, 200);
+        app.mail(&hal.email, "recovery_code_used", 1).await;
+        assert!(pearlgate::mfa::announce_reset(&app.app, hal.id.parse().unwrap()).await.unwrap());
+        app.mail(&hal.email, "factor_reset", 1).await;
+        let ida = app.person("ida@example.com").await;
+        app.sql("INSERT INTO email_code_factors (user_id, since) SELECT user_id, 1 FROM user_emails WHERE address_key = 'ida@example.com'").await;
+        let token = half(app, &ida.email, PASSWORD).await;
+        let asked = app.post("/v1/auth/mfa/challenge", json!({ "mfa_token": token, "type": "email_code" })).await;
+        assert_eq!(asked.status, 200, "{}", asked.text);
+        app.mail(&ida.email, "mfa_code", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
         assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");

@@ -44,6 +44,19 @@ impl Tab {
         self.submit(app, "").await
     }
 
+    /// Sends the form with these fields.
+    pub async fn fill(&self, app: &TestApp, fields: &[(&str, &str)]) -> Answer {
+        let form =
+            app.request(Method::POST, &self.path).header("cookie", &self.cookie).header("origin", &app.url);
+        let form = form.header("content-type", "application/x-www-form-urlencoded");
+        let fields = serde_urlencoded::to_string(fields).unwrap();
+        app.send(form.body(format!(
+            "{}&{fields}",
+            filled(&self.cookie, "").split('&').find(|part| part.starts_with("link=")).unwrap()
+        )))
+        .await
+    }
+
     /// Sends the form as a page of this origin does.
     pub async fn submit_from(&self, app: &TestApp, origin: &str, password: &str) -> Answer {
         let form =

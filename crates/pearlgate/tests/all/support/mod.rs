@@ -23,8 +23,8 @@ pub use postgres::{PostgresDatabase, environment};
 pub const START: Timestamp = Timestamp::from_micros(1_795_430_000_000_000);
 pub const PASSWORD: &str = "nine purple lanterns drift";
 
-/// Jobs that always wait for their next turn.
-pub const RECURRING: [&str; 3] = [TURNS[0], TURNS[1], "lockout.look_again"];
+/// Jobs that always wait: for their next turn, or for a moment that may never come.
+pub const RECURRING: [&str; 5] = [TURNS[0], TURNS[1], "lockout.look_again", "mfa.reset", "mfa.grace_over"];
 /// Those of them that every server plans when it starts.
 const TURNS: [&str; 2] = ["maintenance.sweep", "sessions.rotate_keys"];
 
@@ -84,9 +84,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The status and the code of a refusal, as `"401 invalid_credentials"`.
+    /// The status and the code of a refusal, as `"401 invalid_credentials"`; or that a second step is due.
     pub fn refusal(&self) -> String {
-        format!("{} {}", self.status, self.json["code"].as_str().unwrap_or("-"))
+        let due = self.json["status"].as_str().filter(|status| *status == "mfa_required");
+        format!("{} {}", self.status, self.json["code"].as_str().or(due).unwrap_or("-"))
     }
 
     /// The field errors as `field:code`.
@@ -305,7 +306,7 @@ impl TestApp {
             // Some wait for a moment that has not come; what is due is done, and then what came of it.
             let now = self.clock.now().micros();
             let due =
-                format!("SELECT COUNT(*) FROM jobs WHERE kind = 'lockout.look_again' AND (run_at <= {now} OR attempts > 0)");
+                format!("SELECT COUNT(*) FROM jobs WHERE kind IN ('lockout.look_again', 'mfa.reset', 'mfa.grace_over') AND (run_at <= {now} OR attempts > 0)");
             if self.count(Box::leak(due.into_boxed_str())).await > 0 {
                 return false;
             }

@@ -1,0 +1,339 @@
+//! One's own factors: setting them up, taking them away, and what is told about it.
+
+use std::time::Duration;
+
+use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
+use foundation::kernel::{Id, Problem, Secret, Timestamp};
+use foundation::mail::Mail;
+use foundation::params;
+use serde_json::{Value, json};
+
+use super::check::{self, Factor, has};
+use super::gate::is_required;
+use super::http::Mfa;
+use super::model::{OFF_AFTER, Refusal, SEALED_FOR, Totp, recovery_codes, recovery_digest};
+use super::store;
+use crate::accounts::UserRow;
+use crate::app::App;
+use crate::errors;
+use crate::mailed;
+use crate::sessions::{self, Current};
+
+/// How long an app may be set up after it was begun.
+const SETTING_UP: Duration = Duration::from_secs(600);
+/// A notice of something that really happened is worth sending for this long (`outages.md`).
+const NOTICE: Duration = Duration::from_secs(72 * 3600);
+/// How long the "that was not me" of a notice works (`api.md`, lifetimes).
+const NOT_ME: Duration = Duration::from_secs(24 * 3600);
+
+/// An app that is being set up: shown once.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) secret: Secret,
+    pub(super) uri: Secret,
+}
+
+/// What somebody has, and what policy wants of them.
+pub(super) async fn status(app: &App, current: &Current) -> Result<Mfa, Problem> {
+    let (inner, user) = (app.clone(), current.row.user_id);
+    let found = app.db.read(move |tx| {
+        let has = has(tx, user)?;
+        let off: Vec<(String,)> = tx.all(&store::SWITCHED_OFF, params![user, OFF_AFTER])?;
+        let reset: Option<(Timestamp,)> = tx.opt(&store::RESET_OF, params![user])?;
+        let grace: Option<(Timestamp,)> = tx.opt(&store::GRACE_OF, params![user])?;
+        let required = is_required(tx, &inner, user)?;
+        Ok(Mfa {
+            totp: has.totp,
+            confirmed_at: has.totp.then(|| has.confirmed_at.to_string()),
+            recovery_codes_left: has.recovery_codes,
+            email_code: has.email_code && !has.totp,
+            required,
+            required_from: grace.filter(|_| required && !has.totp).map(|(until,)| until.to_string()),
+            switched_off: off.into_iter().map(|(factor,)| factor).collect(),
+            reset_due_at: reset.map(|(due,)| due.to_string()),
+        })
+    });
+    found.await.map_err(|e| e.to_problem())
+}
+
+/// Begins to set up an authenticator app. Nothing counts before it is confirmed.
+pub(super) fn begin_totp(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Begun> {
+    let totp = Totp::new(&app.chance);
+    let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
+    let account = address.map(|(address, _)| address).unwrap_or_default();
+    let plain = serde_json::to_vec(&totp).map_err(|e| db::Error::Bug(e.to_string()))?;
+    let sealed = app.sealer.seal(SEALED_FOR, &plain).map_err(|e| db::Error::Bug(e.to_string()))?;
+    tx.execute(&store::ENROL, params![user, sealed, app.clock.now() + SETTING_UP])?;
+    let uri = Secret::new(totp.uri(&app.settings.service_name, &account));
+    Ok(Begun { secret: totp.secret, uri })
+}
+
+/// An app shows that it has the secret: it is the factor from now on, in the place of the one before. The person is
+/// locked. Gives the recovery codes.
+pub(super) fn confirm_totp(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    code: &Secret,
+    from: ClientAddress,
+) -> db::Result<Result<Vec<Secret>, Refusal>> {
+    let now = app.clock.now();
+    let Some((sealed,)) = tx.opt::<(Vec<u8>,)>(&store::ENROLMENT, params![user, now])? else {
+        return Ok(Err(Refusal::Conflict(
+            "No app is being set up, or it took longer than ten minutes: begin again.",
+        )));
+    };
+    let Some(step) = check::opened(app, user, &sealed).and_then(|totp| totp.step_of(code, now)) else {
+        return Ok(Err(Refusal::CodeInvalid));
+    };
+    let (since,): (Timestamp,) = tx.one(&store::CONFIRM, params![user, sealed, step, now])?;
+    let first = since == now;
+    tx.execute(&store::DROP_ENROLMENT, params![user])?;
+    tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
+    tx.execute(&store::DROP_EMAIL_CODE, params![user])?;
+    tx.execute(&store::FORGIVE_ALL, params![user])?;
+    tx.opt::<(Timestamp,)>(&store::CANCEL_RESET, params![user])?;
+    let codes = new_recovery_codes(tx, app, user)?;
+    let (kind, what) = match first {
+        true => ("factor_added", "totp_added"),
+        false => ("factor_replaced", "totp_replaced"),
+    };
+    app.audit_own(tx, user, kind, from, json!({ "factor": Factor::Totp.as_str() }))?;
+    changed(tx, app, user, what)?;
+    Ok(Ok(codes))
+}
+
+fn new_recovery_codes(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Vec<Secret>> {
+    let codes = recovery_codes(&app.chance);
+    tx.execute(&store::DROP_RECOVERY_CODES, params![user])?;
+    for code in &codes {
+        tx.execute(&store::ADD_RECOVERY_CODE, params![user, recovery_digest(user, code)])?;
+    }
+    Ok(codes)
+}
+
+/// What somebody changes about their factors, each only in a session that is fresh.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// An app shows that it has the secret.
+    Confirm(Secret),
+    /// The app goes.
+    RemoveTotp,
+    /// A new set of recovery codes.
+    RecoveryCodes,
+    /// A code from the mailbox, after the password.
+    ChooseEmailCode,
+    /// No more of that.
+    RemoveEmailCode,
+}
+
+/// Changes them, and gives the recovery codes if there are new ones.
+///
+/// # Errors
+/// 403 in a session that is not fresh; as the change refuses; 401 when the session ended meanwhile.
+pub(super) async fn change(
+    app: &App,
+    current: &Current,
+    change: Change,
+    from: ClientAddress,
+) -> Result<Vec<Secret>, Problem> {
+    current.must_be_fresh(app)?;
+    let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
+    let done = app.db.write(move |tx| {
+        mailed::lock_person(tx, user)?;
+        // Looked at again with the person locked: what was shown may have been of a factor that is gone by now.
+        if !sessions::still_fresh(tx, &inner, &by)? {
+            return Ok(None);
+        }
+        apply(tx, &inner, &by, &change, from).map(Some)
+    });
+    match done.await.map_err(|e| e.to_problem())? {
+        Some(done) => Ok(done?),
+        None => match sessions::end_reason(app, current.row.session_id, from).await {
+            Ok(reason) => Err(errors::session_ended(&reason)),
+            Err(problem) => Err(problem),
+        },
+    }
+}
+
+fn apply(
+    tx: &mut Tx<'_>,
+    app: &App,
+    current: &Current,
+    change: &Change,
+    from: ClientAddress,
+) -> db::Result<Result<Vec<Secret>, Refusal>> {
+    let user = current.row.user_id;
+    let has = has(tx, user)?;
+    match change {
+        Change::Confirm(code) => {
+            let codes = confirm_totp(tx, app, user, code, from)?;
+            if codes.is_ok() {
+                sessions::factor_shown(tx, current, app.clock.now())?;
+            }
+            return Ok(codes);
+        }
+        Change::RemoveTotp => {
+            if !has.totp {
+                return Ok(Err(Refusal::NotFound));
+            }
+            if is_required(tx, app, user)? {
+                let detail = "This account must have a second factor: set up another app in the place of this one instead.";
+                return Ok(Err(Refusal::Conflict(detail)));
+            }
+            remove_totp(tx, user)?;
+            app.audit_own(tx, user, "factor_removed", from, json!({ "factor": Factor::Totp.as_str() }))?;
+            self::changed(tx, app, user, "totp_removed")?;
+        }
+        Change::RecoveryCodes => {
+            if !has.totp {
+                let detail =
+                    "Recovery codes stand in for an authenticator app, and there is none: set one up first.";
+                return Ok(Err(Refusal::Conflict(detail)));
+            }
+            let codes = new_recovery_codes(tx, app, user)?;
+            app.audit_own(tx, user, "recovery_codes_made", from, json!({}))?;
+            self::changed(tx, app, user, "recovery_codes")?;
+            return Ok(Ok(codes));
+        }
+        Change::ChooseEmailCode => {
+            if !app.settings.mfa.email_code {
+                return Ok(Err(Refusal::Conflict("This service does not offer codes from the mailbox.")));
+            }
+            if has.totp {
+                let detail = "An authenticator app is better than a code from the mailbox, and it is there.";
+                return Ok(Err(Refusal::Conflict(detail)));
+            }
+            if !has.email_code {
+                tx.execute(&store::CHOOSE_EMAIL_CODE, params![user, app.clock.now()])?;
+                app.audit_own(tx, user, "email_code_on", from, json!({}))?;
+                self::changed(tx, app, user, "email_code_added")?;
+            }
+        }
+        Change::RemoveEmailCode => {
+            if tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?.is_none() {
+                return Ok(Err(Refusal::NotFound));
+            }
+            tx.execute(&store::DROP_EMAIL_CODE, params![user])?;
+            tx.execute(&store::FORGIVE, params![user, Factor::EmailCode.counter()])?;
+            app.audit_own(tx, user, "email_code_off", from, json!({}))?;
+            self::changed(tx, app, user, "email_code_removed")?;
+        }
+    }
+    Ok(Ok(Vec::new()))
+}
+
+/// The app goes, and what stood in for it; no session has shown it any more.
+fn remove_totp(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    tx.opt::<(Timestamp,)>(&store::REMOVE, params![user])?;
+    tx.execute(&store::DROP_RECOVERY_CODES, params![user])?;
+    tx.execute(&store::FORGIVE, params![user, Factor::Totp.counter()])?;
+    tx.opt::<(Timestamp,)>(&store::CANCEL_RESET, params![user])?;
+    sessions::factor_gone(tx, user)
+}
+
+/// Everything of this person's that is, or was to become, a second factor goes. The person is locked.
+///
+/// # Errors
+/// As every statement.
+pub fn forget_all(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    remove_totp(tx, user)?;
+    tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
+    for drop in [&store::DROP_EMAIL_CODE, &store::DROP_ENROLMENT, &store::FORGIVE_ALL] {
+        tx.execute(drop, params![user])?;
+    }
+    mailed::kill_halves(tx, user)
+}
+
+/// The owner of the mailbox says that what a notice of this moment told of was not their doing: when that was their first
+/// factor, it goes; one that they had before stays.
+///
+/// # Errors
+/// As every statement.
+pub fn disavow(tx: &mut Tx<'_>, user: Id<UserRow>, told_at: Timestamp) -> db::Result<()> {
+    if tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, told_at])?.is_some() {
+        remove_totp(tx, user)?;
+    }
+    Ok(())
+}
+
+/// Whether somebody's first factor was added at this moment.
+///
+/// # Errors
+/// As every read.
+pub fn is_from(tx: &mut Tx<'_>, user: Id<UserRow>, told_at: Timestamp) -> db::Result<bool> {
+    let has = has(tx, user)?;
+    Ok(has.totp && has.confirmed_at == told_at)
+}
+
+/// Something about the factors changed: what was half done is over, and the owner is told.
+pub(super) fn changed(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, what: &str) -> db::Result<()> {
+    tx.execute(&store::DROP_ENROLMENT, params![user])?;
+    mailed::kill_halves(tx, user)?;
+    let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
+    let Some((to, key)) = address else { return Ok(()) };
+    let link = match what {
+        "totp_added" => mailed::not_me_link(tx, app, user, (&to, &key), "/not-me", NOT_ME)?,
+        _ => String::new(),
+    };
+    let values = json!({ "what": what, "link": link, "link_expires_in": mailed::in_words(NOT_ME) });
+    mail(tx, app, to, "mfa_changed", values)
+}
+
+fn mail(tx: &mut Tx<'_>, app: &App, to: String, kind: &str, mut values: Value) -> db::Result<()> {
+    let now = app.clock.now();
+    if let Some(values) = values.as_object_mut() {
+        values.insert("service_name".into(), app.settings.service_name.clone().into());
+        values.insert("at".into(), now.to_string().into());
+    }
+    app.postman.send_first(tx, &Mail { kind: kind.into(), to, values }, now, NOTICE)
+}
+
+/// A recovery code was used.
+pub(super) fn tell_of_recovery_code(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    left: i64,
+    from: ClientAddress,
+) -> db::Result<()> {
+    app.audit_own(tx, user, "recovery_code_used", from, json!({ "left": left }))?;
+    let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
+    let Some((to, _)) = address else { return Ok(()) };
+    mail(tx, app, to, "recovery_code_used", json!({ "left": left }))
+}
+
+/// So many codes were wrong that something follows.
+pub(super) fn tell_of_failures(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    state: &str,
+    factor: &str,
+) -> db::Result<()> {
+    let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
+    let Some((to, _)) = address else { return Ok(()) };
+    mail(tx, app, to, "mfa_failures", json!({ "state": state, "factor": factor }))
+}
+
+/// Begins to set up an app in a session that is fresh.
+pub(super) async fn begin(app: &App, current: &Current) -> Result<Begun, Problem> {
+    current.must_be_fresh(app)?;
+    let (inner, user) = (app.clone(), current.row.user_id);
+    let begun = app.db.write(move |tx| {
+        mailed::lock_person(tx, user)?;
+        begin_totp(tx, &inner, user)
+    });
+    begun.await.map_err(|e| e.to_problem())
+}
+
+/// Forgets what is too old to be used.
+///
+/// # Errors
+/// As every statement.
+pub fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> db::Result<()> {
+    [&store::SWEEP_HALVES, &store::SWEEP_ENROLMENTS, &store::SWEEP_EMAIL_CODES]
+        .into_iter()
+        .try_for_each(|statement| tx.execute(statement, params![now]).map(|_| ()))
+}

@@ -1,0 +1,65 @@
+//! The settings of second factors.
+
+use std::time::Duration;
+
+use foundation::config::{ConfigError, Layers};
+
+use super::{RawMfa, duration};
+
+/// Second factors.
+#[derive(Debug, Clone)]
+pub struct MfaSettings {
+    /// Whether everybody must have one.
+    pub everyone: bool,
+    /// Whoever has one of these roles must.
+    pub roles: Vec<String>,
+    /// How long one may go on without it.
+    pub grace: Duration,
+    /// Life of a sign-in between its two steps.
+    pub token: Duration,
+    /// Whether people may choose a code from their mailbox.
+    pub email_code: bool,
+    /// Life of such a code.
+    pub email_code_lifetime: Duration,
+    /// How long a device need not show the factor again; none when every sign-in must.
+    pub trusted_device: Option<Duration>,
+    /// How long an operator's reset waits.
+    pub reset_after: Duration,
+}
+
+/// Checks them.
+pub(super) fn read(layers: &Layers, raw: &RawMfa, operators: &[String]) -> Result<MfaSettings, ConfigError> {
+    let everyone = match raw.required.as_str() {
+        "everyone" => true,
+        "nobody" => false,
+        _ => return Err(layers.refuse("mfa.required", "is \"nobody\" or \"everyone\"")),
+    };
+    let or_never = |key, text: &str| match text {
+        "0" | "0s" => Ok(None),
+        text => duration(layers, key, text).map(Some),
+    };
+    let token = duration(layers, "mfa.token", &raw.token)?;
+    if token > Duration::from_secs(3_600) {
+        return Err(
+            layers.refuse("mfa.token", "is at most an hour: it is the time between two steps of one sign-in")
+        );
+    }
+    let reset_after = duration(layers, "mfa.reset_after", &raw.reset_after)?;
+    if reset_after < Duration::from_secs(3_600) {
+        return Err(layers.refuse(
+            "mfa.reset_after",
+            "is at least an hour: the owner has to read the mail that tells of it before it happens",
+        ));
+    }
+    let operators = if raw.operators { operators } else { &[] };
+    Ok(MfaSettings {
+        everyone,
+        roles: raw.required_roles.iter().chain(operators).cloned().collect(),
+        grace: or_never("mfa.grace", &raw.grace)?.unwrap_or_default(),
+        token,
+        email_code: raw.email_code,
+        email_code_lifetime: duration(layers, "mfa.email_code_lifetime", &raw.email_code_lifetime)?,
+        trusted_device: or_never("mfa.trusted_device", &raw.trusted_device)?,
+        reset_after,
+    })
+}
