@@ -40,7 +40,8 @@ migrations!(
     "0003_ways_back",
     "0004_sessions",
     "0005_limits",
-    "0006_second_factors"
+    "0006_second_factors",
+    "0007_passkeys"
 );
 
 /// The server's parts. Cheap to clone.
@@ -78,6 +79,7 @@ pub struct Parts {
     pub code_key: MacKeys,
     pub device_key: MacKeys,
     pub work_key: MacKeys,
+    pub passkey_key: MacKeys,
     pub cursors: CursorKey,
     pub idempotency: Idempotency,
     pub sealer: Sealer,
@@ -144,6 +146,7 @@ impl App {
             code_key: MacKeys::derive(master, "code"),
             device_key: MacKeys::derive(master, "device"),
             work_key: MacKeys::derive(master, "work"),
+            passkey_key: MacKeys::derive(master, "passkey"),
             cursors: CursorKey::derive(master),
             idempotency: Idempotency::derive(master),
             metrics: Metrics::start(),

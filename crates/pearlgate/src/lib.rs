@@ -17,6 +17,7 @@ pub mod maintenance;
 pub mod mfa;
 pub mod openapi;
 pub mod pages;
+pub mod passkeys;
 pub mod passwords;
 pub mod recovery;
 pub mod registration;
@@ -37,6 +38,7 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
         magic_links::STATEMENTS,
         mailed::STATEMENTS,
         mfa::STATEMENTS,
+        passkeys::STATEMENTS,
         passwords::STATEMENTS,
         recovery::STATEMENTS,
         registration::STATEMENTS,

@@ -66,8 +66,10 @@ limits! {
     PROOF_NETWORK = "proof_network" by Network;
     /// New tokens.
     REFRESH = "refresh" by Session;
-    /// Wrong passwords of somebody who is signed in.
+    /// Wrong passwords and codes of somebody who is signed in.
     REAUTHENTICATION = "reauthentication" by Session;
+    /// Changes of one's own second factors.
+    FACTOR_CHANGES = "factor_changes" by Account;
 }
 
 const REDIS: &str = "redis";

@@ -8,7 +8,9 @@ use foundation::limits::sweep as sweep_limits;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::{lockout, magic_links, mailed, mfa, passwords, recovery, registration, sessions, sign_in};
+use crate::{
+    lockout, magic_links, mailed, mfa, passkeys, passwords, recovery, registration, sessions, sign_in,
+};
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -46,6 +48,7 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let people = registration::sweep(tx, &inner)?;
             let secrets = mailed::sweep(tx, inner.clock.now())?;
             mfa::sweep(tx, inner.clock.now())?;
+            passkeys::sweep(tx, inner.clock.now())?;
             let guesses = lockout::sweep(tx, inner.clock.now())?;
             let attempts = sign_in::sweep(tx, &inner)?;
             let limits = sweep_limits(tx, inner.clock.now())?;

@@ -6,8 +6,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    accounts, email_change, lockout, magic_links, mfa, passwords, recovery, registration, server, sessions,
-    sign_in,
+    accounts, email_change, lockout, magic_links, mfa, passkeys, passwords, recovery, registration, server,
+    sessions, sign_in,
 };
 
 /// One refused field.
@@ -64,11 +64,14 @@ pub struct ProblemDocument {
     ),
     paths(
         registration::http::register, registration::http::verify_email, registration::http::resend_verification,
-        sign_in::http::login, sign_in::http::challenge, magic_links::http::ask, magic_links::http::consume, mfa::http::second_step, mfa::http::challenge,
+        sign_in::http::login, sign_in::http::challenge, magic_links::http::ask, magic_links::http::consume, passkeys::http::start, passkeys::http::finish,
+        mfa::http::second_step, mfa::http::challenge,
         mfa::http::enrol, mfa::http::confirm_enrolment, sessions::http::refresh, sessions::http::logout, recovery::http::forgot_password, recovery::http::reset_password,
         lockout::http::unlock,
         passwords::http::change_password, email_change::http::change_email, email_change::http::confirm_email,
         accounts::http::me, accounts::http::change_me, accounts::http::my_activity, sign_in::http::reauthenticate,
+        passkeys::http::my_passkeys, passkeys::http::begin, passkeys::http::keep, passkeys::http::rename,
+        passkeys::http::remove, passkeys::http::begin_again,
         mfa::http::my_factors, mfa::http::begin_totp, mfa::http::confirm_totp, mfa::http::remove_totp,
         mfa::http::new_recovery_codes, mfa::http::choose_email_code, mfa::http::remove_email_code,
         sessions::http::my_sessions, sessions::http::end_my_session, sessions::http::end_my_other_sessions,

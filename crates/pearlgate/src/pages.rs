@@ -14,7 +14,24 @@ use crate::app::App;
 ///
 /// # Errors
 /// 500 when the template fails, which the tests rule out.
-pub fn render(app: &App, name: &str, mut values: Value) -> Result<Response, Problem> {
+pub fn render(app: &App, name: &str, values: Value) -> Result<Response, Problem> {
+    render_under(app, name, values, |_| String::new())
+}
+
+/// The same for a page of dev mode with a script of its own, which calls this server.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_with_script(app: &App, name: &str, values: Value) -> Result<Response, Problem> {
+    render_under(app, name, values, |nonce| format!("; script-src 'nonce-{nonce}'; connect-src 'self'"))
+}
+
+fn render_under(
+    app: &App,
+    name: &str,
+    mut values: Value,
+    more: impl Fn(&str) -> String,
+) -> Result<Response, Problem> {
     let nonce = BASE64URL_NOPAD.encode(&app.chance.bytes::<16>());
     if let Some(values) = values.as_object_mut() {
         values.insert("nonce".into(), nonce.clone().into());
@@ -24,12 +41,12 @@ pub fn render(app: &App, name: &str, mut values: Value) -> Result<Response, Prob
             tracing::error!(%error, name, "a page could not be rendered");
             Problem::internal()
         })?;
-    Ok(with_policy(&nonce, html))
+    Ok(with_policy(&nonce, &more(&nonce), html))
 }
 
-fn with_policy(nonce: &str, html: String) -> Response {
+fn with_policy(nonce: &str, more: &str, html: String) -> Response {
     let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'{more}"
     );
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
 }
@@ -47,7 +64,7 @@ pub fn problem_page(app: &App, problem: &Problem, id: &RequestId, request: &Head
     });
     let html =
         app.templates.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
-    Some(with_policy(&nonce, html))
+    Some(with_policy(&nonce, "", html))
 }
 
 /// A cookie that lives `seconds`, seen by no script and sent to no other site; 0 seconds removes it.

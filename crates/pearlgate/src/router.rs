@@ -29,8 +29,8 @@ use crate::limits::{
     SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
 };
 use crate::{
-    accounts, dev, email_change, errors, limits, lockout, magic_links, mfa, pages, passwords, recovery,
-    registration, server, sessions, sign_in,
+    accounts, dev, email_change, errors, limits, lockout, magic_links, mfa, pages, passkeys, passwords,
+    recovery, registration, server, sessions, sign_in,
 };
 
 /// How long a browser may remember what an application on another origin may do.
@@ -112,6 +112,8 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/auth/mfa/challenge", Open, &[MAIL_NETWORK], post(mfa::http::challenge));
     map.add(M::POST, "/v1/auth/mfa/totp", Open, &[PROOF_NETWORK], post(mfa::http::enrol));
     map.add(M::POST, "/v1/auth/mfa/totp/confirm", Open, &[PROOF_NETWORK], post(mfa::http::confirm_enrolment));
+    map.add(M::POST, "/v1/auth/passkey/start", Open, &[PROOF_NETWORK], post(passkeys::http::start));
+    map.add(M::POST, "/v1/auth/passkey/finish", Open, &[PROOF_NETWORK], post(passkeys::http::finish));
     map.add(M::POST, "/v1/auth/refresh", Open, &[REFRESH], post(sessions::http::refresh));
     map.add(M::POST, "/v1/auth/logout", Open, &[], post(sessions::http::logout));
 
@@ -142,6 +144,12 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/me/mfa/recovery-codes", SignedIn, &[], post(mfa::http::new_recovery_codes));
     map.add(M::PUT, "/v1/me/mfa/email-code", SignedIn, &[], put(mfa::http::choose_email_code));
     map.add(M::DELETE, "/v1/me/mfa/email-code", SignedIn, &[], delete(mfa::http::remove_email_code));
+    map.add(M::GET, "/v1/me/passkeys", SignedIn, &[], get(passkeys::http::my_passkeys));
+    map.add(M::POST, "/v1/me/passkeys/start", SignedIn, &[], post(passkeys::http::begin));
+    map.add(M::POST, "/v1/me/passkeys/finish", SignedIn, &[], post(passkeys::http::keep));
+    map.add(M::PATCH, "/v1/me/passkeys/{id}", SignedIn, &[], patch(passkeys::http::rename));
+    map.add(M::DELETE, "/v1/me/passkeys/{id}", SignedIn, &[], delete(passkeys::http::remove));
+    map.add(M::POST, "/v1/me/reauthenticate/passkey", SignedIn, &[], post(passkeys::http::begin_again));
     map.add(M::GET, "/v1/me/sessions", SignedIn, &[], get(sessions::http::my_sessions));
     map.add(M::DELETE, "/v1/me/sessions", SignedIn, &[], delete(sessions::http::end_my_other_sessions));
     map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, &[], delete(sessions::http::end_my_session));
@@ -185,6 +193,7 @@ pub fn doors(app: &App) -> Doors {
     if app.settings.dev {
         map.add(M::GET, "/", Dev, &[], get(dev::http::start));
         map.add(M::GET, "/dev/mailbox", Dev, &[], get(dev::http::mailbox));
+        map.add(M::GET, "/dev/passkeys", Dev, &[], get(dev::http::passkeys));
         map.add(M::GET, "/dev/v1/messages", Dev, &[], get(dev::http::messages));
         map.add(M::POST, "/dev/v1/clock", Dev, &[], post(dev::http::clock));
         map.add(M::PUT, "/dev/v1/faults/{dependency}", Dev, &[], put(dev::http::fault));

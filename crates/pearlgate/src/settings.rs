@@ -16,6 +16,7 @@ use foundation::kernel::{MasterKeys, Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
 use serde::Deserialize;
 
+use crate::passkeys::Party;
 pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
 pub use mfa::MfaSettings;
 
@@ -51,6 +52,7 @@ pub struct Raw {
     pub mail: RawMail,
     pub tokens: RawTokens,
     pub mfa: RawMfa,
+    pub passkeys: RawPasskeys,
     pub operators: RawOperators,
     pub cors: RawCors,
     pub devices: RawDevices,
@@ -122,6 +124,7 @@ section!(RawMfa {
     trusted_device: String,
     reset_after: String,
 });
+section!(RawPasskeys { rp_id: String, origins: Vec<String> });
 section!(RawOperators { roles: Vec<String>, session: String, refresh_idle: String });
 section!(RawCors { origins: Vec<String> });
 section!(RawDevices { places_file: String });
@@ -138,6 +141,7 @@ section!(RawLimits {
     proof_network: RawLimit,
     refresh: RawLimit,
     reauthentication: RawLimit,
+    factor_changes: RawLimit,
     mails: RawMails,
     history: RawHistory,
 });
@@ -232,6 +236,8 @@ pub struct Settings {
     pub rotate_keys: Duration,
     /// Second factors.
     pub mfa: MfaSettings,
+    /// Who we are to an authenticator; in dev mode as soon as the port is known.
+    pub party: Party,
     /// Who is an operator: people with one of these roles.
     pub operator_roles: Vec<String>,
     /// Life of an operator's session at assurance level 2.
@@ -395,6 +401,7 @@ impl Settings {
             },
             rotate_keys: duration(layers, "tokens.rotate_keys", &raw.tokens.rotate_keys)?,
             mfa: mfa::read(layers, &raw.mfa, &raw.operators.roles)?,
+            party: mfa::party(layers, &raw.passkeys, &raw.server.public_url)?,
             operator_roles: raw.operators.roles,
             operator_session: duration(layers, "operators.session", &raw.operators.session)?,
             operator_idle: duration(layers, "operators.refresh_idle", &raw.operators.refresh_idle)?,

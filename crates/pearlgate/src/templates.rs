@@ -63,6 +63,7 @@ embed!(
     "mails/factor_reset/html.html",
     "pages/layout.html",
     "pages/mfa.html",
+    "pages/passkeys.html",
     "pages/verify_email.html",
     "pages/reset_password.html",
     "pages/magic_link.html",

@@ -22,6 +22,10 @@ pub(crate) struct Parts {
     pub(crate) redis: PathBuf,
     /// `oathtool`, an authenticator app.
     pub(crate) oathtool: PathBuf,
+    /// `chromium`, a browser with authenticators that are only in it.
+    pub(crate) chromium: PathBuf,
+    /// What drives it, for that Node.
+    pub(crate) passkeys_js: PathBuf,
     /// The `openssl` command.
     pub(crate) openssl: PathBuf,
     /// The Python that has what `requirements.txt` names.
@@ -61,6 +65,7 @@ const POSTGRES: Need =
     Need { what: "PostgreSQL's server and psql", package: "postgresql", find: postgres_folder };
 const REDIS: Need = Need { what: "redis-server", package: "redis-server", find: || find("redis-server") };
 const OATHTOOL: Need = Need { what: "oathtool", package: "oathtool", find: || find("oathtool") };
+const CHROMIUM: Need = Need { what: "chromium", package: "chromium", find: || find("chromium") };
 const OPENSSL: Need = Need { what: "openssl", package: "openssl", find: || find("openssl") };
 const PYTHON: Need = Need { what: "python3", package: "python3-venv", find: || find("python3") };
 const NODE: Need = Need { what: "node", package: "nodejs", find: || find("node") };
@@ -70,7 +75,7 @@ const FOREIGN: &str = "crates/pearlgate/tests/foreign";
 
 /// Finds everything; installs what is missing when we may, else says what to install.
 pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
-    let needs = [&POSTGRES, &REDIS, &OATHTOOL, &OPENSSL, &PYTHON, &NODE, &NPM];
+    let needs = [&POSTGRES, &REDIS, &OATHTOOL, &CHROMIUM, &OPENSSL, &PYTHON, &NODE, &NPM];
     let missing: Vec<&Need> = needs.into_iter().filter(|need| (need.find)().is_none()).collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|need| need.what).collect();
@@ -83,6 +88,8 @@ pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
         postgres: POSTGRES.found()?,
         redis: REDIS.found()?,
         oathtool: OATHTOOL.found()?,
+        chromium: CHROMIUM.found()?,
+        passkeys_js: repo.root().join(FOREIGN).join("passkeys.mjs"),
         openssl: OPENSSL.found()?,
         python: venv::make_sure(repo, &PYTHON.found()?)?,
         smtp: repo.part("smtp_server.py"),

@@ -40,6 +40,8 @@ impl Services {
             ("PEARLGATE_TEST_REDIS", redis),
             ("PEARLGATE_TEST_REDIS_SERVER", path(&parts.redis)),
             ("PEARLGATE_TEST_OATHTOOL", path(&parts.oathtool)),
+            ("PEARLGATE_TEST_CHROMIUM", path(&parts.chromium)),
+            ("PEARLGATE_TEST_PASSKEYS_JS", path(&parts.passkeys_js)),
             ("PEARLGATE_TEST_CA", path(&tls.ca)),
             ("PEARLGATE_TEST_CERT", path(&tls.cert)),
             ("PEARLGATE_TEST_KEY", path(&tls.key)),

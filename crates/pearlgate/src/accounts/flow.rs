@@ -140,6 +140,7 @@ pub async fn sign_out(app: &App, user: Id<UserRow>) -> db::Result<()> {
     app.db
         .write(move |tx| {
             mailed::lock_person(tx, user)?;
+            mailed::kill_halves(tx, user)?;
             sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)
         })
         .await

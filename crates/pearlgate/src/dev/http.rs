@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::pages::{render, see_other};
+use crate::pages::{render, render_with_script, see_other};
 
 /// Which messages.
 #[derive(Debug, Default, Deserialize)]
@@ -105,4 +105,9 @@ pub(crate) async fn fault(
         Err(Problem::not_found()
             .detail("There is no dependency of this name; /health/dependencies lists them."))
     }
+}
+
+/// `GET /dev/passkeys`: tries passkeys in this browser, until an application of one's own does.
+pub(crate) async fn passkeys(State(app): State<App>) -> Result<Response, Problem> {
+    render_with_script(&app, "pages/passkeys.html", json!({ "service_name": app.settings.service_name }))
 }

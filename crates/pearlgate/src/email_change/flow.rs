@@ -112,7 +112,7 @@ pub(super) async fn confirm(
         let Some(old) = swap(tx, user, &new)? else { return Ok(Err(Refusal::Taken)) };
         let undo_lifetime = inner.settings.email_change_undo;
         let whose = (old.address.as_str(), old.address_key.as_str());
-        let undo = mailed::not_me_link(tx, &inner, user, whose, "/email-change", undo_lifetime)?;
+        let undo = mailed::not_me_link(tx, &inner, user, whose, ("/email-change", undo_lifetime), now)?;
         tx.execute(&store::PROVEN, params![user, now])?;
         mailed::kill_all(tx, user)?;
         mailed::forget_failures(tx, user)?;

@@ -17,6 +17,7 @@ use crate::app::App;
 
 /// What a mailbox is hidden under.
 const MAILBOX: &[u8] = b"mailbox";
+const SECOND_STEP: &[u8] = b"mailbox, second step";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -152,13 +153,14 @@ pub fn kill_all(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
     kill_halves(tx, user)
 }
 
-/// Sign-ins between their two steps are over, and no device is trusted to go without the second.
+/// Sign-ins between their two steps are over, with the code that was mailed for one, and no device is trusted to go
+/// without the second.
 ///
 /// # Errors
 /// As every statement.
 pub fn kill_halves(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
-    let both = [&store::DROP_HALF_LOGINS, &store::DROP_TRUST];
-    both.into_iter().try_for_each(|drop| tx.execute(drop, params![user]).map(|_| ()))
+    let all = [&store::DROP_HALF_LOGINS, &store::DROP_EMAIL_CODE, &store::DROP_TRUST];
+    all.into_iter().try_for_each(|drop| tx.execute(drop, params![user]).map(|_| ()))
 }
 
 /// The mailbox was proven: wrong codes of before count no more.
@@ -181,7 +183,9 @@ pub fn may_ask(tx: &mut Tx<'_>, app: &App, address_key: &str, what: Asked) -> db
         return Ok(true);
     }
     let now = app.clock.now();
-    let mailbox = app.code_key.current().mac_parts(&[MAILBOX, mailbox(address_key).as_bytes()]);
+    // What follows a right password is nobody's to use up.
+    let row = if what == Asked::SecondStep { SECOND_STEP } else { MAILBOX };
+    let mailbox = app.code_key.current().mac_parts(&[row, mailbox(address_key).as_bytes()]);
     let (number,): (i64,) = tx.one(&store::ASK, params![mailbox, now])?;
     tx.execute(&store::FORGET_ASKED, params![mailbox, now - DAY])?;
     let (hour, day) = (i64::from(caps.per_hour), i64::from(caps.per_day));
@@ -217,7 +221,8 @@ pub fn keep_last(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()
 
 /// A link with which whoever reads this mailbox, the account's until now, can say later that something was not their
 /// doing.
-/// It survives other mails and changes: it is the way back from them.
+/// It survives other mails and changes: it is the way back from them, and from what was done since `now`, the moment of what
+/// it tells of.
 ///
 /// # Errors
 /// As every statement.
@@ -226,11 +231,10 @@ pub fn not_me_link(
     app: &App,
     user: Id<UserRow>,
     (address, address_key): (&str, &str),
-    page: &str,
-    lifetime: Duration,
+    (page, lifetime): (&str, Duration),
+    now: Timestamp,
 ) -> db::Result<String> {
     let token = Secret::encode(NOT_ME, &app.chance.bytes::<32>());
-    let now = app.clock.now();
     tx.execute(
         &store::OPEN_NOT_ME,
         params![token.digest(), user, address, address_key, now, now + lifetime],

@@ -24,6 +24,7 @@ statements! {
     DROP_CHANGES = "DELETE FROM email_change_tokens WHERE user_id = $1";
     /// A sign-in between its two steps rests on what was proven before.
     DROP_HALF_LOGINS = "DELETE FROM half_logins WHERE user_id = $1";
+    DROP_EMAIL_CODE = "DELETE FROM email_codes WHERE user_id = $1";
     DROP_TRUST = "DELETE FROM trusted_devices WHERE user_id = $1";
     DROP_NOTICES = "DELETE FROM new_device_notices WHERE user_id = $1";
     /// What is being renewed while it is swept is spared: locked rows are skipped, and a row that was locked is looked

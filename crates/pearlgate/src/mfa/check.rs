@@ -3,7 +3,7 @@
 use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
-use foundation::kernel::{Digest, Id, Secret, Timestamp};
+use foundation::kernel::{Digest, Id, Problem, Secret, Timestamp};
 use foundation::params;
 use serde::Deserialize;
 use serde_json::json;
@@ -19,6 +19,7 @@ use crate::accounts::UserRow;
 use crate::app::App;
 use crate::lockout;
 use crate::mailed::{self, MAX_GUESSES};
+use crate::passkeys::{self, Use};
 use crate::sessions::Proof;
 
 /// What codes that are mailed as a second step are bound to.
@@ -32,6 +33,8 @@ pub enum Factor {
     Totp,
     /// One of the codes that were written down.
     RecoveryCode,
+    /// A passkey (WebAuthn).
+    Passkey,
     /// A code from the mailbox: a second step, and no second factor (NIST SP 800-63B-4 §3.1.3.1).
     EmailCode,
 }
@@ -41,6 +44,7 @@ impl Factor {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Totp => "totp",
+            Self::Passkey => "passkey",
             Self::RecoveryCode => "recovery_code",
             Self::EmailCode => "email_code",
         }
@@ -49,7 +53,7 @@ impl Factor {
     /// What its failures are counted under: recovery codes stand in for the app.
     pub(super) fn counter(self) -> &'static str {
         match self {
-            Self::Totp | Self::RecoveryCode => Self::Totp.as_str(),
+            Self::Totp | Self::Passkey | Self::RecoveryCode => Self::Totp.as_str(),
             Self::EmailCode => Self::EmailCode.as_str(),
         }
     }
@@ -57,7 +61,7 @@ impl Factor {
     /// What is proven by it.
     pub(super) fn proof(self) -> Proof {
         match self {
-            Self::Totp | Self::RecoveryCode => Proof::FACTOR,
+            Self::Totp | Self::Passkey | Self::RecoveryCode => Proof::FACTOR,
             Self::EmailCode => Proof::MAILBOX,
         }
     }
@@ -66,8 +70,9 @@ impl Factor {
     fn is_one_of(self, has: &Has) -> bool {
         match self {
             Self::Totp => has.totp,
-            Self::RecoveryCode => has.totp && has.recovery_codes > 0,
-            Self::EmailCode => has.email_code && !has.totp,
+            Self::Passkey => has.passkeys > 0,
+            Self::RecoveryCode => has.factor() && has.recovery_codes > 0,
+            Self::EmailCode => has.email_code && !has.factor(),
         }
     }
 }
@@ -81,10 +86,34 @@ pub(super) fn has(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Has> {
 pub(super) fn shows(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Vec<&'static str>> {
     let has = has(tx, user)?;
     let off: Vec<(String,)> = tx.all(&store::SWITCHED_OFF, params![user, OFF_AFTER])?;
-    let all = [Factor::Totp, Factor::RecoveryCode, Factor::EmailCode].into_iter();
-    let shown =
-        all.filter(|factor| factor.is_one_of(&has) && !off.iter().any(|(name,)| *name == factor.counter()));
+    let is_off =
+        |factor: &Factor| *factor != Factor::Passkey && off.iter().any(|(name,)| *name == factor.counter());
+    let all = [Factor::Totp, Factor::Passkey, Factor::RecoveryCode, Factor::EmailCode].into_iter();
+    let shown = all.filter(|factor| factor.is_one_of(&has) && !is_off(factor));
     Ok(shown.map(Factor::as_str).collect())
+}
+
+/// What somebody shows.
+#[derive(Debug, Clone)]
+pub enum Shown {
+    /// A code.
+    Code(Factor, Secret),
+    /// A passkey's answer; none when it is one to no question of ours.
+    Key(Option<Use>),
+}
+
+impl Shown {
+    fn factor(&self) -> Factor {
+        match self {
+            Self::Code(factor, _) => *factor,
+            Self::Key(_) => Factor::Passkey,
+        }
+    }
+
+    /// As `api.md` spells it.
+    pub(super) fn name(&self) -> &'static str {
+        self.factor().as_str()
+    }
 }
 
 /// Checks a factor of somebody who is locked, and uses it up. A try is spent before it is looked at; a right one gives
@@ -93,15 +122,52 @@ pub(super) fn check(
     tx: &mut Tx<'_>,
     app: &App,
     user: Id<UserRow>,
-    (factor, code): (Factor, &Secret),
+    shown: &Shown,
     from: ClientAddress,
 ) -> db::Result<Result<Proof, Refusal>> {
-    let now = app.clock.now();
-    let has = has(tx, user)?;
+    let (has, factor) = (has(tx, user)?, shown.factor());
     if !factor.is_one_of(&has) {
         failed(tx, app, user, factor, from)?;
         return Ok(Err(Refusal::CodeInvalid));
     }
+    match shown {
+        Shown::Code(_, code) => by_code(tx, app, user, (factor, code, &has), from),
+        // Nobody guesses a signature: there is nothing to count.
+        Shown::Key(used) => {
+            let proof = match used {
+                Some(used) => passkeys::use_as_factor(tx, app, user, used, from)?,
+                None => None,
+            };
+            if let Some(proof) = proof {
+                reset::cancel_in(tx, app, user, from)?;
+                return Ok(Ok(proof));
+            }
+            failed(tx, app, user, factor, from)?;
+            Ok(Err(Refusal::CodeInvalid))
+        }
+    }
+}
+
+fn by_code(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    (factor, code, has): (Factor, &Secret, &Has),
+    from: ClientAddress,
+) -> db::Result<Result<Proof, Refusal>> {
+    let now = app.clock.now();
+    let totp = match factor {
+        Factor::Totp => {
+            let (sealed,): (Vec<u8>,) = tx.one(&store::SEALED, params![user])?;
+            let Some(totp) = opened(app, user, &sealed) else {
+                // Nobody's code is wrong because a key is missing here.
+                let detail = "The authenticator app's secret cannot be read; whoever operates the service has to look.";
+                return Ok(Err(Refusal::Problem(Problem::unavailable(detail))));
+            };
+            Some(totp)
+        }
+        _ => None,
+    };
     let counter = factor.counter();
     let spent: Option<(i64,)> = tx.opt(&store::SPEND, params![user, counter, now, OFF_AFTER])?;
     let Some((nth,)) = spent else {
@@ -112,9 +178,14 @@ pub(super) fn check(
         }));
     };
     let right = match factor {
-        Factor::Totp => uses_step(tx, app, user, code, now)?,
+        Factor::Totp => match totp.and_then(|totp| totp.step_of(code, now)) {
+            // A step that was taken before, or an older one, is not right any more.
+            Some(step) => tx.opt::<(i64,)>(&store::USE_STEP, params![user, step])?.is_some(),
+            None => false,
+        },
         Factor::RecoveryCode => uses_recovery_code(tx, user, code)?,
         Factor::EmailCode => is_mailed_code(tx, app, user, code, now)?,
+        Factor::Passkey => false,
     };
     if !right {
         failed(tx, app, user, factor, from)?;
@@ -122,14 +193,12 @@ pub(super) fn check(
         return Ok(Err(Refusal::CodeInvalid));
     }
     tx.execute(&store::FORGIVE, params![user, counter])?;
-    match factor {
+    if factor != Factor::EmailCode {
         // Who shows a factor has not lost it.
-        Factor::Totp => reset::cancel_in(tx, app, user, from)?,
-        Factor::RecoveryCode => {
-            reset::cancel_in(tx, app, user, from)?;
-            own::tell_of_recovery_code(tx, app, user, has.recovery_codes - 1, from)?;
-        }
-        Factor::EmailCode => {}
+        reset::cancel_in(tx, app, user, from)?;
+    }
+    if factor == Factor::RecoveryCode {
+        own::tell_of_recovery_code(tx, app, user, has.recovery_codes - 1, from)?;
     }
     Ok(Ok(factor.proof()))
 }
@@ -165,21 +234,6 @@ fn wrong(
         app.audit(tx, &Stream::of(user), "factor_switched_off", from, details)?;
     }
     own::tell_of_failures(tx, app, user, state, factor.counter())
-}
-
-/// The step of a right code is taken; one that was taken before, or an older one, is not right any more.
-fn uses_step(
-    tx: &mut Tx<'_>,
-    app: &App,
-    user: Id<UserRow>,
-    code: &Secret,
-    now: Timestamp,
-) -> db::Result<bool> {
-    let Some((sealed,)) = tx.opt::<(Vec<u8>,)>(&store::SEALED, params![user])? else { return Ok(false) };
-    let Some(step) = opened(app, user, &sealed).and_then(|totp| totp.step_of(code, now)) else {
-        return Ok(false);
-    };
-    Ok(tx.opt::<(i64,)>(&store::USE_STEP, params![user, step])?.is_some())
 }
 
 /// The secret that rests sealed; none, and a word in the log, when it does not open.

@@ -4,11 +4,12 @@ use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Id, Problem, Secret, Timestamp};
+use foundation::limits::Taken;
 use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
 
-use super::check::{self, EMAIL_CODE, Factor};
+use super::check::{self, EMAIL_CODE, Factor, Shown};
 use super::gate::{self, ENROLMENT, Entered, FACTOR};
 use super::model::{PREFIX, Refusal};
 use super::own::{self, Begun};
@@ -16,7 +17,9 @@ use super::store::{self, Half};
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
+use crate::limits::{self, REAUTHENTICATION};
 use crate::mailed::{self, Asked, NOBODY, Proofs, code_digest, in_words};
+use crate::passkeys;
 use crate::sessions::http::Transport;
 use crate::sessions::{self, Beginning, Current, Proof, Started, Visit};
 
@@ -47,7 +50,7 @@ fn find(tx: &mut Tx<'_>, app: &App, token: &Secret) -> db::Result<Result<Half, R
 
 /// The first step once more, with what was shown beside it.
 fn again(tx: &mut Tx<'_>, app: &App, half: &Half, shown: Proof, wish: &Wish) -> db::Result<Beginning> {
-    let first = if half.amr == Proof::PASSWORD.amr { Proof::PASSWORD } else { Proof::MAILBOX };
+    let first = first_of(half);
     let mut visit = wish.visit.clone();
     if !wish.named && !half.device_name.is_empty() {
         visit.device_name.clone_from(&half.device_name);
@@ -61,6 +64,11 @@ fn again(tx: &mut Tx<'_>, app: &App, half: &Half, shown: Proof, wish: &Wish) -> 
     }
     let password_hash = Some(half.password_hash.clone()).filter(|hash| !hash.is_empty());
     Ok(Beginning { user: half.user, password_hash, proof: first.and(shown), visit })
+}
+
+/// What the first step was.
+fn first_of(half: &Half) -> Proof {
+    if half.password_hash.is_empty() { Proof::MAILBOX } else { Proof::PASSWORD }
 }
 
 fn transport_of(half: &Half, wish: &Wish) -> Result<Transport, Refusal> {
@@ -79,7 +87,7 @@ fn transport_of(half: &Half, wish: &Wish) -> Result<Transport, Refusal> {
 pub(super) async fn complete(
     app: &App,
     token: &Secret,
-    (factor, code): (Factor, Secret),
+    shown: Shown,
     wish: Wish,
 ) -> Result<(Entered, Transport), Refusal> {
     let trusted = app.settings.mfa.trusted_device;
@@ -100,12 +108,16 @@ pub(super) async fn complete(
         if half.purpose != FACTOR {
             return Ok(Err(Refusal::CodeInvalid));
         }
-        let shown = match check::check(tx, &inner, user, (factor, &code), from)? {
-            Ok(shown) => shown,
+        let proof = match check::check(tx, &inner, user, &shown, from)? {
+            Ok(proof) => proof,
             Err(refusal) => return Ok(Err(refusal)),
         };
         tx.execute(&store::END_HALF, params![token.digest()])?;
-        let with = again(tx, &inner, &half, shown, &wish)?;
+        let mut with = again(tx, &inner, &half, proof, &wish)?;
+        if wish.trust {
+            // Whoever has a token of the device from before is not trusted with it.
+            with.visit.device_token = None;
+        }
         let entered = match gate::enter(tx, &inner, &with, transport)? {
             Ok(entered) => entered,
             Err(barred) => {
@@ -113,7 +125,7 @@ pub(super) async fn complete(
                 return Ok(Err(barred.into()));
             }
         };
-        let details = json!({ "by": half.amr, "factor": factor.as_str() });
+        let details = json!({ "by": half.amr, "factor": shown.name() });
         inner.audit_own(tx, user, entered.event(), from, details)?;
         if let (Entered::In(started), Some(lifetime), true) = (&entered, trusted, wish.trust) {
             sessions::trust(tx, started, inner.clock.now() + lifetime)?;
@@ -139,6 +151,10 @@ pub(super) async fn mail_code(app: &App, token: &Secret, from: ClientAddress) ->
         let Some((user,)) = whose else { return Ok(Err(Refusal::TokenExpired)) };
         let to: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
         let Some((to, address_key)) = to else { return Ok(Err(Refusal::CodeInvalid)) };
+        // Nobody's share of mails is spent on what they do not have.
+        if !check::shows(tx, user)?.contains(&Factor::EmailCode.as_str()) {
+            return Ok(Err(Refusal::CodeInvalid));
+        }
         // The mailbox before the person, as everywhere.
         let may = mailed::may_ask(tx, &inner, &address_key, Asked::SecondStep)?;
         let half = match find(tx, &inner, &token)? {
@@ -165,6 +181,26 @@ pub(super) async fn mail_code(app: &App, token: &Secret, from: ClientAddress) ->
     done.await?
 }
 
+/// What a passkey is asked for in a sign-in between its two steps.
+///
+/// # Errors
+/// [`Refusal`].
+pub(super) async fn ask_key(app: &App, token: &Secret) -> Result<serde_json::Value, Refusal> {
+    if token.decode::<32>(PREFIX).is_none() {
+        return Err(Refusal::TokenInvalid);
+    }
+    let (inner, digest, now) = (app.clone(), token.digest(), app.clock.now());
+    let found = app.db.read(move |tx| {
+        let half: Option<Half> = tx.opt(&store::HALF, params![digest, now])?;
+        let half = half.filter(|half| half.client_id == inner.settings.client_id);
+        let Some(half) = half else { return Ok(Err(Refusal::TokenExpired)) };
+        let has = half.purpose == FACTOR && check::has(tx, half.user)?.passkeys > 0;
+        Ok(if has { Ok(half.user) } else { Err(Refusal::CodeInvalid) })
+    });
+    let user = found.await??;
+    Ok(passkeys::of_half(app, user, token).await?)
+}
+
 /// Begins to set up an authenticator app in a sign-in that is held up by it.
 ///
 /// # Errors
@@ -173,7 +209,7 @@ pub(super) async fn enrol(app: &App, token: &Secret) -> Result<Begun, Refusal> {
     let (inner, token) = (app.clone(), token.clone());
     let begun = app.db.write(move |tx| {
         let half = match find(tx, &inner, &token)? {
-            Ok(half) if half.purpose == ENROLMENT && !check::has(tx, half.user)?.totp => half,
+            Ok(half) if half.purpose == ENROLMENT && !check::has(tx, half.user)?.factor() => half,
             Ok(_) => return Ok(Err(Refusal::NotAllowed)),
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -195,7 +231,7 @@ pub(super) async fn confirm_enrolment(
     let (inner, token) = (app.clone(), token.clone());
     let done = app.db.write(move |tx| {
         let half = match find(tx, &inner, &token)? {
-            Ok(half) if half.purpose == ENROLMENT && !check::has(tx, half.user)?.totp => half,
+            Ok(half) if half.purpose == ENROLMENT && !check::has(tx, half.user)?.factor() => half,
             Ok(_) => return Ok(Err(Refusal::NotAllowed)),
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -205,8 +241,7 @@ pub(super) async fn confirm_enrolment(
         };
         // Nobody sets something up who does not get in by it.
         let hash = Some(half.password_hash.as_str()).filter(|hash| !hash.is_empty());
-        let first = if hash.is_some() { Proof::PASSWORD } else { Proof::MAILBOX };
-        if let Err(barred) = sessions::bars(tx, half.user, first, hash)? {
+        if let Err(barred) = sessions::bars(tx, half.user, first_of(&half), hash)? {
             return Ok(Err(barred.into()));
         }
         let from = wish.visit.from;
@@ -236,15 +271,24 @@ pub(super) async fn confirm_enrolment(
 pub async fn reauthenticate(
     app: &App,
     current: &Current,
-    (factor, code): (Factor, Secret),
+    shown: Shown,
     device_name: String,
     from: ClientAddress,
 ) -> Result<Started, Problem> {
     let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
+    let session = current.row.session_id;
     let done = app.db.write(move |tx| {
+        // One of the attempts that a session has; a right one gives it back.
+        let taken = inner.limits.take_in(tx, REAUTHENTICATION.name, session.as_bytes())?;
+        if let Some(taken) = taken.filter(Taken::refused) {
+            return Ok(Err(Refusal::Problem(limits::too_many(&taken))));
+        }
         mailed::lock_person(tx, user)?;
-        Ok(match check::check(tx, &inner, user, (factor, &code), from)? {
-            Ok(shown) => Ok(sessions::renew_in(tx, &inner, &by, shown, &device_name, from)?),
+        Ok(match check::check(tx, &inner, user, &shown, from)? {
+            Ok(proof) => {
+                inner.limits.give_back_in(tx, REAUTHENTICATION.name, session.as_bytes())?;
+                Ok(sessions::renew_in(tx, &inner, &by, proof, &device_name, from)?)
+            }
             Err(refusal) => Err(refusal),
         })
     });

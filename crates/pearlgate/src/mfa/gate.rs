@@ -16,7 +16,7 @@ use super::reset::GraceOver;
 use super::store;
 use crate::accounts::UserRow;
 use crate::app::App;
-use crate::mailed::NOBODY;
+use crate::mailed::{self, NOBODY};
 use crate::sessions::http::{LetIn, Transport};
 use crate::sessions::{self, Barred, Beginning, Begun, DeviceRow, Shown, Started, Visit, let_in};
 
@@ -26,6 +26,9 @@ pub(super) const FACTOR: &str = "factor";
 pub(super) const ENROLMENT: &str = "enrolment";
 /// How long the job is worth doing that ends what began in the time of grace.
 const KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// Sign-ins of one person that may wait for their second step at a time.
+const AT_A_TIME: i64 = 50;
 
 /// What comes of a proof.
 #[derive(Debug)]
@@ -81,16 +84,17 @@ pub fn enter(
     transport: Transport,
 ) -> db::Result<Result<Entered, Barred>> {
     if with.proof.shown < Shown::Factor && is_required(tx, app, with.user)? {
+        mailed::lock_person(tx, with.user)?;
         let due = match sessions::bars(tx, with.user, with.proof, with.password_hash.as_deref())? {
             Ok(due) => due,
             Err(barred) => return Ok(Err(barred)),
         };
         let has = check::has(tx, with.user)?;
-        if !has.totp && due {
+        if !has.factor() && due {
             // A device that is trusted to go without a mailed code does not satisfy a policy.
             return half(tx, app, with, transport, FACTOR).map(Ok);
         }
-        if !has.totp && is_over(tx, app, with.user)? {
+        if !has.factor() && is_over(tx, app, with.user)? {
             return half(tx, app, with, transport, ENROLMENT).map(Ok);
         }
     }
@@ -111,16 +115,14 @@ pub(super) fn is_required(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::
     Ok(roles.iter().any(|(role,)| rules.roles.contains(role)))
 }
 
-/// Whether the time of grace is over, which begins with the first question. A job ends what began in it.
+/// Whether the time of grace is over, which begins with the first question. A job ends what began in it, or before it.
 fn is_over(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
-    let now = app.clock.now();
-    let (until,): (Timestamp,) = tx.one(&store::GRACE, params![user, now + app.settings.mfa.grace])?;
-    if until <= now {
-        return Ok(true);
-    }
+    let (now, grace) = (app.clock.now(), app.settings.mfa.grace);
+    let (until,): (Timestamp,) = tx.one(&store::GRACE, params![user, now + grace])?;
     let job = GraceOver { user };
-    app.queue.enqueue(tx, &job, &When::now(now, KEPT).at(until).unique(format!("grace:{user}")))?;
-    Ok(false)
+    let when = When::now(now, grace + KEPT).at(until.max(now)).unique(format!("grace:{user}"));
+    app.queue.enqueue(tx, &job, &when)?;
+    Ok(until <= now)
 }
 
 fn half(
@@ -149,6 +151,7 @@ fn half(
             now + lifetime
         ],
     )?;
+    tx.execute(&store::END_BEYOND, params![user, AT_A_TIME])?;
     let factors = if purpose == FACTOR { check::shows(tx, user)? } else { Vec::new() };
     Ok(Entered::Half(HalfLogin { token, expires_in: lifetime, factors, enrolment: purpose == ENROLMENT }))
 }

@@ -5,18 +5,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use foundation::http::{Json, OptionalJson};
-use foundation::kernel::{Problem, Secret};
+use foundation::kernel::{FieldError, Problem, Secret};
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::check::Factor;
+use super::check::{Factor, Shown};
 use super::flow::{self, Wish};
 use super::gate::{Answer, HalfLogin, answer};
 use super::own::{self, Begun, Change};
 use crate::app::App;
 use crate::openapi::ProblemDocument;
+use crate::passkeys::{Presented, Use};
 use crate::router::From;
 use crate::sessions::http::{TokenSet, Transport};
 use crate::sessions::{Current, Visit, let_in};
@@ -32,7 +33,7 @@ pub struct MfaRequired {
     /// Seconds until it expires.
     #[schema(example = 300)]
     expires_in: u64,
-    /// What may be shown: `totp`, `recovery_code`, `email_code`.
+    /// What may be shown: `totp`, `passkey`, `recovery_code`, `email_code`.
     factors: Vec<&'static str>,
     /// What may be set up, when policy demands a factor and there is none; left out otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -69,11 +70,16 @@ pub struct SecondStep {
     /// From the first step's answer.
     #[schema(value_type = String)]
     mfa_token: Secret,
-    /// Which factor the code is of.
+    /// Which factor is shown.
     r#type: Factor,
     /// The code.
-    #[schema(value_type = String)]
-    code: Secret,
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<String>)]
+    code: Option<Secret>,
+    /// For a passkey in the place of a code: what `PublicKeyCredential.toJSON()` gave.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<Object>)]
+    credential: Option<Presented>,
     /// How tokens travel: as at the first step.
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<Transport>)]
@@ -100,8 +106,21 @@ pub async fn second_step(
     let visit = visit.on(&body.device_name, None)?;
     let named = !body.device_name.is_empty();
     let wish = Wish { transport: body.transport, trust: body.trust_device, named, visit: visit.clone() };
-    let (entered, transport) = flow::complete(&app, &body.mfa_token, (body.r#type, body.code), wish).await?;
+    let shown = match (body.r#type, body.code, body.credential) {
+        (Factor::Passkey, None, Some(credential)) => {
+            Shown::Key(Some(Use::in_half(&app, &body.mfa_token, credential)))
+        }
+        (factor, Some(code), None) if factor != Factor::Passkey => Shown::Code(factor, code),
+        _ => return Err(one_of_both()),
+    };
+    let (entered, transport) = flow::complete(&app, &body.mfa_token, shown, wish).await?;
     answer(&app, entered, transport, &visit).await
+}
+
+/// 422 for a factor that came without what shows it.
+pub fn one_of_both() -> Problem {
+    let message = "give code, or credential for a passkey";
+    Problem::invalid(vec![FieldError::new("code", "required", message)])
 }
 
 /// What is to be sent.
@@ -111,7 +130,7 @@ pub struct CodeWanted {
     /// From the first step's answer.
     #[schema(value_type = String)]
     mfa_token: Secret,
-    /// `email_code`.
+    /// `email_code` or `passkey`.
     r#type: Challenged,
 }
 
@@ -121,19 +140,26 @@ pub struct CodeWanted {
 pub enum Challenged {
     /// A code to the mailbox.
     EmailCode,
+    /// A question to a passkey.
+    Passkey,
 }
 
-/// It was sent.
+/// It was sent, or here it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CodeSent {
-    /// Always `code_sent`.
+    /// `code_sent`, or `challenge`.
     #[schema(example = "code_sent")]
     status: &'static str,
+    /// For `PublicKeyCredential.parseRequestOptionsFromJSON()`, when a passkey is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
+    options: Option<serde_json::Value>,
 }
 
-/// Ask for a code by mail
+/// Ask for the second step
 ///
-/// For whoever chose that as their second step. A newer code replaces an older one; wrong ones stay counted.
+/// A code by mail, for whoever chose that: a newer one replaces an older one, and wrong ones stay counted. Or what a passkey
+/// is asked, whose answer is the `credential` of `/v1/auth/mfa`.
 #[utoipa::path(post, path = "/v1/auth/mfa/challenge", tag = "sign-in", request_body = CodeWanted,
     responses((status = 200, body = CodeSent), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
 pub async fn challenge(
@@ -141,10 +167,15 @@ pub async fn challenge(
     From(from): From,
     Json(body): Json<CodeWanted>,
 ) -> Result<JsonAnswer<CodeSent>, Problem> {
-    match body.r#type {
-        Challenged::EmailCode => flow::mail_code(&app, &body.mfa_token, from).await?,
-    }
-    Ok(JsonAnswer(CodeSent { status: "code_sent" }))
+    Ok(JsonAnswer(match body.r#type {
+        Challenged::EmailCode => {
+            flow::mail_code(&app, &body.mfa_token, from).await?;
+            CodeSent { status: "code_sent", options: None }
+        }
+        Challenged::Passkey => {
+            CodeSent { status: "challenge", options: Some(flow::ask_key(&app, &body.mfa_token).await?) }
+        }
+    }))
 }
 
 /// A sign-in that is held up because a factor has to be set up.
@@ -253,6 +284,8 @@ pub struct Mfa {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) confirmed_at: Option<String>,
+    /// How many passkeys there are.
+    pub(super) passkeys: i64,
     /// Recovery codes that were not used.
     pub(super) recovery_codes_left: i64,
     /// Whether a code from the mailbox is asked for after the password.

@@ -20,10 +20,13 @@ pub mod pages;
 mod reset;
 mod store;
 
-pub use check::Factor;
+pub use check::{Factor, Shown};
 pub use flow::reauthenticate;
 pub use gate::{Answer, Entered, HalfLogin, answer, enter};
 pub use model::{SEALED_FOR, Totp};
-pub use own::{disavow, forget_all, is_from, sweep};
-pub use reset::{announce_reset, cancel_by_link, cancel_reset, handle, reset_for};
+pub use own::{
+    added_since, disavow, forget_planted, may_lose_passkeys, passkey_added, passkey_removed, spend_change,
+    sweep,
+};
+pub use reset::{announce_reset, cancel_by_link, cancel_in as factor_shown, cancel_reset, handle, reset_for};
 pub use store::STATEMENTS;

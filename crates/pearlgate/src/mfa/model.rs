@@ -171,7 +171,7 @@ impl From<Refusal> for Problem {
             }
             Refusal::SwitchedOff => errors::problem("account_locked")
                 .detail(
-                    "So many codes were wrong that this factor was switched off: set it up anew in a session that is still signed in, \
+                    "So many codes were wrong that this factor was switched off: set it up anew in a session that has shown it a moment ago, \
                      or ask whoever operates the service.",
                 )
                 .retry_after(LONGEST_PAUSE.as_secs()),
@@ -182,7 +182,7 @@ impl From<Refusal> for Problem {
             Refusal::OtherTransport => field("transport", "invalid", "is the one that the first step was made with"),
             Refusal::NoTrust => field("trust_device", "invalid", "this service asks for the factor at every sign-in"),
             Refusal::TooManyMails => errors::problem("too_many_attempts")
-                .detail("This mailbox has had as many mails as it gets in an hour. The last code still works.")
+                .detail("This mailbox has had as many codes as it gets in an hour.")
                 .retry_after(LONGEST_PAUSE.as_secs()),
             Refusal::Barred(Barred::Suspended) => errors::problem("account_suspended"),
             Refusal::Problem(problem) => problem,

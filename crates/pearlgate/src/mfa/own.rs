@@ -5,6 +5,7 @@ use std::time::Duration;
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Id, Problem, Secret, Timestamp};
+use foundation::limits::Taken;
 use foundation::mail::Mail;
 use foundation::params;
 use serde_json::{Value, json};
@@ -13,12 +14,14 @@ use super::check::{self, Factor, has};
 use super::gate::is_required;
 use super::http::Mfa;
 use super::model::{OFF_AFTER, Refusal, SEALED_FOR, Totp, recovery_codes, recovery_digest};
+use super::reset;
 use super::store;
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
+use crate::limits::{self, FACTOR_CHANGES};
 use crate::mailed;
-use crate::sessions::{self, Current};
+use crate::sessions::{self, Current, Proof};
 
 /// How long an app may be set up after it was begun.
 const SETTING_UP: Duration = Duration::from_secs(600);
@@ -47,9 +50,10 @@ pub(super) async fn status(app: &App, current: &Current) -> Result<Mfa, Problem>
             totp: has.totp,
             confirmed_at: has.totp.then(|| has.confirmed_at.to_string()),
             recovery_codes_left: has.recovery_codes,
-            email_code: has.email_code && !has.totp,
+            passkeys: has.passkeys,
+            email_code: has.email_code && !has.factor(),
             required,
-            required_from: grace.filter(|_| required && !has.totp).map(|(until,)| until.to_string()),
+            required_from: grace.filter(|_| required && !has.factor()).map(|(until,)| until.to_string()),
             switched_off: off.into_iter().map(|(factor,)| factor).collect(),
             reset_due_at: reset.map(|(due,)| due.to_string()),
         })
@@ -90,18 +94,69 @@ pub(super) fn confirm_totp(
     let (since,): (Timestamp,) = tx.one(&store::CONFIRM, params![user, sealed, step, now])?;
     let first = since == now;
     tx.execute(&store::DROP_ENROLMENT, params![user])?;
-    tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
-    tx.execute(&store::DROP_EMAIL_CODE, params![user])?;
-    tx.execute(&store::FORGIVE_ALL, params![user])?;
-    tx.opt::<(Timestamp,)>(&store::CANCEL_RESET, params![user])?;
+    replaces_what_was_weaker(tx, app, user, from)?;
+    if !first {
+        // What showed the app of before has not shown this one.
+        sessions::factor_gone(tx, user)?;
+    }
     let codes = new_recovery_codes(tx, app, user)?;
     let (kind, what) = match first {
         true => ("factor_added", "totp_added"),
         false => ("factor_replaced", "totp_replaced"),
     };
     app.audit_own(tx, user, kind, from, json!({ "factor": Factor::Totp.as_str() }))?;
-    changed(tx, app, user, what)?;
+    changed(tx, app, user, (what, now))?;
     Ok(Ok(codes))
+}
+
+/// A second factor was added: codes by mail are not asked for any more, wrong ones of before count no more, and nobody
+/// takes factors away who was asked to.
+fn replaces_what_was_weaker(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    from: ClientAddress,
+) -> db::Result<()> {
+    tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
+    tx.execute(&store::FORGIVE_ALL, params![user])?;
+    reset::cancel_in(tx, app, user, from)
+}
+
+/// A passkey was added for somebody who is locked. Gives recovery codes when there were none.
+///
+/// # Errors
+/// As every statement.
+pub fn passkey_added(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    (from, now): (ClientAddress, Timestamp),
+) -> db::Result<Vec<Secret>> {
+    tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
+    reset::cancel_in(tx, app, user, from)?;
+    let codes =
+        if has(tx, user)?.recovery_codes == 0 { new_recovery_codes(tx, app, user)? } else { Vec::new() };
+    app.audit_own(tx, user, "factor_added", from, json!({ "factor": Factor::Passkey.as_str() }))?;
+    changed(tx, app, user, ("passkey_added", now))?;
+    Ok(codes)
+}
+
+/// Whether somebody who is locked may be without a passkey: policy demands nothing, or there is an app.
+///
+/// # Errors
+/// As every statement.
+pub fn may_lose_passkeys(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
+    Ok(has(tx, user)?.totp || !is_required(tx, app, user)?)
+}
+
+/// A passkey of somebody who is locked was removed.
+///
+/// # Errors
+/// As every statement.
+pub fn passkey_removed(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAddress) -> db::Result<()> {
+    app.audit_own(tx, user, "factor_removed", from, json!({ "factor": Factor::Passkey.as_str() }))?;
+    changed(tx, app, user, ("passkey_removed", app.clock.now()))?;
+    without_factor(tx, app, user, from)
 }
 
 fn new_recovery_codes(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Vec<Secret>> {
@@ -141,12 +196,16 @@ pub(super) async fn change(
     current.must_be_fresh(app)?;
     let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
     let done = app.db.write(move |tx| {
-        mailed::lock_person(tx, user)?;
-        // Looked at again with the person locked: what was shown may have been of a factor that is gone by now.
-        if !sessions::still_fresh(tx, &inner, &by)? {
-            return Ok(None);
+        if let Some(problem) = spend_change(tx, &inner, &by)? {
+            return Ok(Some(Err(problem.into())));
         }
-        apply(tx, &inner, &by, &change, from).map(Some)
+        mailed::lock_person(tx, user)?;
+        // Looked at again with the person locked: there may be a factor by now that was not shown.
+        let Some(current) = sessions::again(tx, &inner, &by)? else { return Ok(None) };
+        if let Err(problem) = current.must_be_fresh(&inner) {
+            return Ok(Some(Err(problem.into())));
+        }
+        apply(tx, &inner, &current, &change, from).map(Some)
     });
     match done.await.map_err(|e| e.to_problem())? {
         Some(done) => Ok(done?),
@@ -155,6 +214,15 @@ pub(super) async fn change(
             Err(problem) => Err(problem),
         },
     }
+}
+
+/// Spends one change of factors: they are few, and each is told by mail. None when there was one left.
+///
+/// # Errors
+/// As every statement.
+pub fn spend_change(tx: &mut Tx<'_>, app: &App, current: &Current) -> db::Result<Option<Problem>> {
+    let taken = app.limits.take_in(tx, FACTOR_CHANGES.name, current.row.user_id.as_bytes())?;
+    Ok(taken.filter(Taken::refused).map(|taken| limits::too_many(&taken)))
 }
 
 fn apply(
@@ -170,7 +238,7 @@ fn apply(
         Change::Confirm(code) => {
             let codes = confirm_totp(tx, app, user, code, from)?;
             if codes.is_ok() {
-                sessions::factor_shown(tx, current, app.clock.now())?;
+                sessions::factor_shown(tx, app, current, Proof::FACTOR)?;
             }
             return Ok(codes);
         }
@@ -178,58 +246,60 @@ fn apply(
             if !has.totp {
                 return Ok(Err(Refusal::NotFound));
             }
-            if is_required(tx, app, user)? {
+            if has.passkeys == 0 && is_required(tx, app, user)? {
                 let detail = "This account must have a second factor: set up another app in the place of this one instead.";
                 return Ok(Err(Refusal::Conflict(detail)));
             }
-            remove_totp(tx, user)?;
+            tx.opt::<(Timestamp,)>(&store::REMOVE, params![user])?;
+            tx.execute(&store::FORGIVE, params![user, Factor::Totp.counter()])?;
             app.audit_own(tx, user, "factor_removed", from, json!({ "factor": Factor::Totp.as_str() }))?;
-            self::changed(tx, app, user, "totp_removed")?;
+            self::changed(tx, app, user, ("totp_removed", app.clock.now()))?;
+            without_factor(tx, app, user, from)?;
         }
         Change::RecoveryCodes => {
-            if !has.totp {
+            if !has.factor() {
                 let detail =
-                    "Recovery codes stand in for an authenticator app, and there is none: set one up first.";
+                    "Recovery codes stand in for a second factor, and there is none: set one up first.";
                 return Ok(Err(Refusal::Conflict(detail)));
             }
             let codes = new_recovery_codes(tx, app, user)?;
             app.audit_own(tx, user, "recovery_codes_made", from, json!({}))?;
-            self::changed(tx, app, user, "recovery_codes")?;
+            self::changed(tx, app, user, ("recovery_codes", app.clock.now()))?;
             return Ok(Ok(codes));
         }
         Change::ChooseEmailCode => {
             if !app.settings.mfa.email_code {
                 return Ok(Err(Refusal::Conflict("This service does not offer codes from the mailbox.")));
             }
-            if has.totp {
-                let detail = "An authenticator app is better than a code from the mailbox, and it is there.";
+            if has.factor() {
+                let detail = "There is a second factor, which is better than a code from the mailbox.";
                 return Ok(Err(Refusal::Conflict(detail)));
             }
             if !has.email_code {
                 tx.execute(&store::CHOOSE_EMAIL_CODE, params![user, app.clock.now()])?;
                 app.audit_own(tx, user, "email_code_on", from, json!({}))?;
-                self::changed(tx, app, user, "email_code_added")?;
+                self::changed(tx, app, user, ("email_code_added", app.clock.now()))?;
             }
         }
         Change::RemoveEmailCode => {
             if tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?.is_none() {
                 return Ok(Err(Refusal::NotFound));
             }
-            tx.execute(&store::DROP_EMAIL_CODE, params![user])?;
             tx.execute(&store::FORGIVE, params![user, Factor::EmailCode.counter()])?;
             app.audit_own(tx, user, "email_code_off", from, json!({}))?;
-            self::changed(tx, app, user, "email_code_removed")?;
+            self::changed(tx, app, user, ("email_code_removed", app.clock.now()))?;
         }
     }
     Ok(Ok(Vec::new()))
 }
 
-/// The app goes, and what stood in for it; no session has shown it any more.
-fn remove_totp(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
-    tx.opt::<(Timestamp,)>(&store::REMOVE, params![user])?;
+/// Something went: when no factor is left, what stood in for it goes, and no session has shown it any more.
+fn without_factor(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAddress) -> db::Result<()> {
+    if has(tx, user)?.factor() {
+        return Ok(());
+    }
     tx.execute(&store::DROP_RECOVERY_CODES, params![user])?;
-    tx.execute(&store::FORGIVE, params![user, Factor::Totp.counter()])?;
-    tx.opt::<(Timestamp,)>(&store::CANCEL_RESET, params![user])?;
+    reset::cancel_in(tx, app, user, from)?;
     sessions::factor_gone(tx, user)
 }
 
@@ -237,44 +307,72 @@ fn remove_totp(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
 ///
 /// # Errors
 /// As every statement.
-pub fn forget_all(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
-    remove_totp(tx, user)?;
+pub(super) fn forget_all(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    mailed::kill_halves(tx, user)?;
+    tx.opt::<(Timestamp,)>(&store::REMOVE, params![user])?;
     tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
-    for drop in [&store::DROP_EMAIL_CODE, &store::DROP_ENROLMENT, &store::FORGIVE_ALL] {
+    tx.opt::<(Timestamp,)>(&store::CANCEL_RESET, params![user])?;
+    for drop in
+        [&store::REMOVE_PASSKEYS, &store::DROP_RECOVERY_CODES, &store::DROP_ENROLMENT, &store::FORGIVE_ALL]
+    {
         tx.execute(drop, params![user])?;
     }
-    mailed::kill_halves(tx, user)
+    sessions::factor_gone(tx, user)
 }
 
-/// The owner of the mailbox says that what a notice of this moment told of was not their doing: when that was their first
-/// factor, it goes; one that they had before stays.
+/// The same for somebody who has proven their address for the first time, and has none that they know of.
 ///
 /// # Errors
 /// As every statement.
-pub fn disavow(tx: &mut Tx<'_>, user: Id<UserRow>, told_at: Timestamp) -> db::Result<()> {
-    if tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, told_at])?.is_some() {
-        remove_totp(tx, user)?;
-    }
-    Ok(())
+pub fn forget_planted(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    let has = has(tx, user)?;
+    if has.factor() || has.email_code { forget_all(tx, user) } else { Ok(()) }
 }
 
-/// Whether somebody's first factor was added at this moment.
+/// The owner of the mailbox says that what was done since a moment was not their doing: factors that were added since then
+/// go; those they had before stay.
+///
+/// # Errors
+/// As every statement.
+pub fn disavow(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    (since, from): (Timestamp, ClientAddress),
+) -> db::Result<()> {
+    if !added_since(tx, user, since)? {
+        return Ok(());
+    }
+    tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, since])?;
+    tx.execute(&store::REMOVE_NEW_PASSKEYS, params![user, since])?;
+    mailed::kill_halves(tx, user)?;
+    without_factor(tx, app, user, from)
+}
+
+/// Whether a factor was added since a moment.
 ///
 /// # Errors
 /// As every read.
-pub fn is_from(tx: &mut Tx<'_>, user: Id<UserRow>, told_at: Timestamp) -> db::Result<bool> {
-    let has = has(tx, user)?;
-    Ok(has.totp && has.confirmed_at == told_at)
+pub fn added_since(tx: &mut Tx<'_>, user: Id<UserRow>, since: Timestamp) -> db::Result<bool> {
+    Ok(!tx.all::<(Id<UserRow>,)>(&store::ADDED_SINCE, params![user, since])?.is_empty())
 }
 
 /// Something about the factors changed: what was half done is over, and the owner is told.
-pub(super) fn changed(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, what: &str) -> db::Result<()> {
+pub(super) fn changed(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    (what, at): (&str, Timestamp),
+) -> db::Result<()> {
     tx.execute(&store::DROP_ENROLMENT, params![user])?;
     mailed::kill_halves(tx, user)?;
     let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
     let Some((to, key)) = address else { return Ok(()) };
     let link = match what {
-        "totp_added" => mailed::not_me_link(tx, app, user, (&to, &key), "/not-me", NOT_ME)?,
+        // What it takes away was added at the very moment that the link knows.
+        "totp_added" | "passkey_added" => {
+            mailed::not_me_link(tx, app, user, (&to, &key), ("/not-me", NOT_ME), at)?
+        }
         _ => String::new(),
     };
     let values = json!({ "what": what, "link": link, "link_expires_in": mailed::in_words(NOT_ME) });

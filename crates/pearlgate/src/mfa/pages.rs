@@ -7,13 +7,14 @@ use foundation::kernel::{Problem, Secret};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::check::Factor;
+use super::check::{Factor, Shown};
 use super::flow::{self, Wish};
 use super::gate::{Entered, HalfLogin};
 use super::model::Refusal;
 use crate::app::App;
 use crate::mailed::pages::{Arrived, LinkPage, LinkQuery};
 use crate::pages::{see_other, set_cookie};
+use crate::sessions::http::Transport;
 use crate::sessions::{Visit, let_in};
 
 const PAGE: LinkPage = LinkPage { path: "/mfa", cookie: "__Host-pearlgate-mfa", template: "pages/mfa.html" };
@@ -58,10 +59,14 @@ async fn form(
     match flow::open_for(app, token).await? {
         None => PAGE.state(app, status, "invalid"),
         Some((_, true)) => PAGE.state(app, status, "enrol"),
+        // A passkey needs a script, and this page has none.
+        Some((factors, false)) if factors == [Factor::Passkey.as_str()] => PAGE.state(app, status, "passkey"),
         Some((factors, false)) if factors.is_empty() => PAGE.state(app, status, "switched_off"),
         Some((factors, false)) => {
+            let typed: Vec<_> =
+                factors.into_iter().filter(|factor| *factor != Factor::Passkey.as_str()).collect();
             let page =
-                PAGE.form(app, token, json!({ "factors": factors, "field_error": error, "sent": sent }))?;
+                PAGE.form(app, token, json!({ "factors": typed, "field_error": error, "sent": sent }))?;
             Ok((status, page).into_response())
         }
     }
@@ -85,8 +90,8 @@ pub(crate) async fn submit(
     let (Some(code), Some(factor)) = (filled.code, filled.r#type) else {
         return Err(Problem::malformed("The form is not complete."));
     };
-    let wish = Wish { transport: None, trust: false, named: false, visit: visit.clone() };
-    match flow::complete(&app, &token, (factor, code), wish).await {
+    let wish = Wish { transport: Some(Transport::Cookie), trust: false, named: false, visit: visit.clone() };
+    match flow::complete(&app, &token, Shown::Code(factor, code), wish).await {
         Ok((Entered::In(started), transport)) => {
             // This page's cookie goes, the session's and the device's come.
             let session = let_in(&app, *started, transport, &visit).await?.into_cookies();
@@ -103,7 +108,7 @@ async fn refused(app: &App, token: &Secret, refusal: Refusal) -> Result<Response
             let again = "This code is wrong, or it was used already. Wait for the next one and try again.";
             form(app, token, StatusCode::UNPROCESSABLE_ENTITY, again, false).await
         }
-        Refusal::TokenInvalid | Refusal::TokenExpired => {
+        Refusal::TokenInvalid | Refusal::TokenExpired | Refusal::OtherTransport => {
             PAGE.state(app, StatusCode::UNPROCESSABLE_ENTITY, "invalid")
         }
         Refusal::Paused(left) => {

@@ -60,7 +60,7 @@ pub async fn announce_reset(app: &App, user: Id<UserRow>) -> db::Result<bool> {
         .write(move |tx| {
             mailed::lock_person(tx, user)?;
             let has = has(tx, user)?;
-            if !has.totp && !has.email_code {
+            if !has.factor() && !has.email_code {
                 return Ok(false);
             }
             let (now, token) = (inner.clock.now(), Secret::encode(PREFIX, &inner.chance.bytes::<32>()));
@@ -102,12 +102,10 @@ pub async fn cancel_reset(app: &App, user: Id<UserRow>) -> db::Result<bool> {
 }
 
 /// Somebody showed a factor: it is not lost.
-pub(super) fn cancel_in(
-    tx: &mut Tx<'_>,
-    app: &App,
-    user: Id<UserRow>,
-    from: ClientAddress,
-) -> db::Result<()> {
+///
+/// # Errors
+/// As every statement.
+pub fn cancel_in(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAddress) -> db::Result<()> {
     cancelled(tx, app, user, from).map(|_| ())
 }
 
@@ -166,7 +164,7 @@ async fn reset(app: App, user: Id<UserRow>) -> Result<(), JobError> {
             own::forget_all(tx, user)?;
             tx.execute(&store::END_GRACE, params![user, inner.clock.now()])?;
             sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)?;
-            own::changed(tx, &inner, user, "factors_reset")?;
+            own::changed(tx, &inner, user, ("factors_reset", inner.clock.now()))?;
             inner.audit(tx, &Stream::of(user), "factors_reset", NOWHERE, json!({}))
         })
         .await?;
@@ -178,7 +176,7 @@ async fn grace_over(app: App, user: Id<UserRow>) -> Result<(), JobError> {
     app.db
         .write(move |tx| {
             mailed::lock_person(tx, user)?;
-            if has(tx, user)?.totp || !is_required(tx, &inner, user)? {
+            if has(tx, user)?.factor() || !is_required(tx, &inner, user)? {
                 return Ok(());
             }
             sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)?;

@@ -7,10 +7,11 @@ use crate::accounts::UserRow;
 use crate::sessions::DeviceRow;
 
 statements! {
-    /// What somebody has: since when an app (0: none), recovery codes, whether a mailed code.
+    /// What somebody has: since when an app (0: none), recovery codes, whether an app, passkeys, whether a mailed code.
     HAS = "SELECT COALESCE((SELECT f.confirmed_at FROM totp_factors f WHERE f.user_id = $1), 0),
             (SELECT COUNT(*) FROM recovery_codes r WHERE r.user_id = $1),
             CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = $1) THEN 1 ELSE 0 END AS BIGINT),
+            (SELECT COUNT(*) FROM passkeys p WHERE p.user_id = $1),
             CAST(CASE WHEN EXISTS (SELECT 1 FROM email_code_factors f WHERE f.user_id = $1) THEN 1 ELSE 0 END AS BIGINT)";
     SEALED = "SELECT sealed FROM totp_factors WHERE user_id = $1";
     /// Only later steps than any that was accepted: whoever sees a code has nothing, also when the clock is put back.
@@ -24,7 +25,12 @@ statements! {
         ON CONFLICT (user_id) DO UPDATE SET sealed = excluded.sealed, last_step = excluded.last_step
         RETURNING confirmed_at";
     REMOVE = "DELETE FROM totp_factors WHERE user_id = $1 RETURNING confirmed_at";
-    REMOVE_NEW = "DELETE FROM totp_factors WHERE user_id = $1 AND confirmed_at = $2 RETURNING confirmed_at";
+    /// What was added since.
+    REMOVE_NEW = "DELETE FROM totp_factors WHERE user_id = $1 AND confirmed_at >= $2 RETURNING confirmed_at";
+    REMOVE_NEW_PASSKEYS = "DELETE FROM passkeys WHERE user_id = $1 AND created_at >= $2";
+    ADDED_SINCE = "SELECT user_id FROM totp_factors WHERE user_id = $1 AND confirmed_at >= $2
+        UNION ALL SELECT user_id FROM passkeys WHERE user_id = $1 AND created_at >= $2";
+    REMOVE_PASSKEYS = "DELETE FROM passkeys WHERE user_id = $1";
     ADD_RECOVERY_CODE = "INSERT INTO recovery_codes (user_id, digest) VALUES ($1, $2)";
     USE_RECOVERY_CODE = "DELETE FROM recovery_codes WHERE user_id = $1 AND digest = $2 RETURNING digest";
     DROP_RECOVERY_CODES = "DELETE FROM recovery_codes WHERE user_id = $1";
@@ -49,6 +55,9 @@ statements! {
     BEGIN_HALF = "INSERT INTO half_logins
             (digest, user_id, purpose, client_id, transport, password_hash, amr, device_id, device_name, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    /// The oldest of more than somebody begins at a time.
+    END_BEYOND = "DELETE FROM half_logins WHERE digest IN (SELECT h.digest FROM half_logins h WHERE h.user_id = $1
+        ORDER BY h.expires_at DESC, h.digest LIMIT 10000 OFFSET $2)";
     WHOSE_HALF = "SELECT user_id FROM half_logins WHERE digest = $1 AND expires_at > $2";
     HALF = "SELECT user_id, purpose, client_id, transport, password_hash, amr, device_id, device_name
         FROM half_logins WHERE digest = $1 AND expires_at > $2";
@@ -81,7 +90,15 @@ record! {
         pub(super) confirmed_at: Timestamp,
         pub(super) recovery_codes: i64,
         pub(super) totp: bool,
+        pub(super) passkeys: i64,
         pub(super) email_code: bool,
+    }
+}
+
+impl Has {
+    /// Whether there is a second factor; a code from the mailbox is none.
+    pub(super) fn factor(&self) -> bool {
+        self.totp || self.passkeys > 0
     }
 }
 

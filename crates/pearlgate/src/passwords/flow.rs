@@ -172,7 +172,7 @@ pub fn tell_changed(tx: &mut Tx<'_>, app: &App, user: User) -> db::Result<()> {
     let Owner { address, address_key, .. } = tx.one(&store::PERSON, params![user])?;
     let values = json!({
         "service_name": app.settings.service_name, "at": now.to_string(),
-        "link": mailed::not_me_link(tx, app, user, (&address, &address_key), "/not-me", NOT_ME)?,
+        "link": mailed::not_me_link(tx, app, user, (&address, &address_key), ("/not-me", NOT_ME), now)?,
         "link_expires_in": mailed::in_words(NOT_ME),
     });
     app.postman.send_first(tx, &Mail { kind: "password_changed".into(), to: address, values }, now, NOTICE)

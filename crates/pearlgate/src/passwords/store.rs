@@ -21,7 +21,8 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
     /// What a new password must not be about, and whether the account has a second factor.
     PERSON = "SELECT e.address, e.address_key, u.display_name,
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT)
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id)
+                OR EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT)
         FROM users u JOIN user_emails e ON e.user_id = u.id WHERE u.id = $1";
     CLEAR_DEMAND = "DELETE FROM password_change_demands WHERE user_id = $1";
     /// Of the password with this hash, or of whichever it is: one that was set meanwhile is not meant.

@@ -223,7 +223,7 @@ pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<(Stri
     let (digest, now) = (token.digest(), app.clock.now());
     let open = app.db.read(move |tx| {
         let Some(row) = tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])? else { return Ok(None) };
-        let added = mfa::is_from(tx, row.user_id, row.created_at)?;
+        let added = mfa::added_since(tx, row.user_id, row.created_at)?;
         Ok(Some((row.address, added)))
     });
     Ok(open.await?)
@@ -260,7 +260,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
             return Ok(Disavowed::Invalid);
         }
         tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
-        mfa::disavow(tx, user, row.created_at)?;
+        mfa::disavow(tx, &inner, user, (row.created_at, from))?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
@@ -289,6 +289,8 @@ pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Re
         let Some(disowned) = sessions::disown(tx, &inner, &token, from)? else {
             return Ok(Disowned::Invalid);
         };
+        // What was begun there and waits for its second step is not theirs either.
+        mailed::kill_halves(tx, disowned.user)?;
         if !disowned.by_password {
             return Ok(Disowned::Ended);
         }

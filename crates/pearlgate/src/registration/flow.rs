@@ -267,7 +267,7 @@ pub fn first_proof(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAd
     for planted in [&store::DROP_PASSWORD, &store::DROP_FOREIGN, &store::DROP_IDENTITIES] {
         tx.execute(planted, params![user])?;
     }
-    mfa::forget_all(tx, user)?;
+    mfa::forget_planted(tx, user)?;
     sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
     app.audit_own(tx, user, "email_verified", from, json!({}))?;
     Ok(true)

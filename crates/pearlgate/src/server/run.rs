@@ -64,6 +64,7 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
     if settings.public_url.is_empty() {
         settings.public_url.clone_from(&url);
     }
+    settings.party = settings.party.clone().at(&settings.public_url);
     let lock = if settings.database_url.is_none() || settings.dev {
         Some(lock_directory(&settings.data_dir)?)
     } else {

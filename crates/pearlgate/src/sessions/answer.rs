@@ -29,7 +29,7 @@ pub struct TokenSet {
     pub refresh_token: Option<String>,
     /// Seconds until the refresh token expires if it is not used.
     pub refresh_expires_in: u64,
-    /// Tells this device from a stranger at its next sign-in; opens nothing.
+    /// Tells this device from a stranger at its next sign-in, beside the password; by itself it opens nothing.
     pub device_token: String,
     /// The session.
     pub session: SessionInfo,

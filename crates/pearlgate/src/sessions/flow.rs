@@ -61,6 +61,11 @@ impl Started {
         Self { row, refresh_token, refresh_expires_at, known_device: true }
     }
 
+    /// When the person last proved who they are, the level, and when a factor was last shown.
+    pub(super) fn proven(&self) -> (Timestamp, i64, Timestamp) {
+        (self.row.authenticated_at, self.row.aal, self.row.factor_at)
+    }
+
     /// Whether the device had signed in to this account before.
     pub fn on_known_device(&self) -> bool {
         self.known_device
@@ -114,7 +119,8 @@ pub fn begin(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<Result<
             b.password_hash.as_deref().unwrap_or_default(),
             i64::try_from(life.idle.as_micros()).unwrap_or(i64::MAX),
             place,
-            b.proof.shown as i64
+            b.proof.shown as i64,
+            i64::from(app.settings.mfa.trusted_device.is_some())
         ],
     )?;
     if begun.is_none() {
@@ -178,20 +184,23 @@ pub fn trust(tx: &mut Tx<'_>, started: &Started, until: Timestamp) -> db::Result
 ///
 /// # Errors
 /// As every statement.
-pub fn factor_shown(tx: &mut Tx<'_>, current: &Current, now: Timestamp) -> db::Result<()> {
-    let (row, knows) = (&current.row, Proof::FACTOR.knows(&current.row.amr));
-    let amr = Proof::FACTOR.added_to(&row.amr, knows);
+pub fn factor_shown(tx: &mut Tx<'_>, app: &App, current: &Current, proof: Proof) -> db::Result<()> {
+    let (row, now) = (&current.row, app.clock.now());
+    let knows = proof.knows(&row.amr) || proof.aal >= 2;
+    if knows && row.aal < 2 {
+        shorten(tx, app, row.session_id, row.user_id)?;
+    }
+    let amr = proof.added_to(&row.amr, knows);
     tx.execute(&store::SHOWN, params![row.session_id, now, i64::from(knows), amr]).map(|_| ())
 }
 
-/// Whether a session that was fresh a moment ago lives and is fresh still, with everything that its account can show now.
+/// The session as it is by now; none when it ended meanwhile.
 ///
 /// # Errors
 /// As every statement.
-pub fn still_fresh(tx: &mut Tx<'_>, app: &App, current: &Current) -> db::Result<bool> {
-    let now = app.clock.now();
-    let row = store::load(tx, current.row.session_id, now)?;
-    Ok(row.is_some_and(|row| current.with(row).must_be_fresh(app).is_ok()))
+pub fn again(tx: &mut Tx<'_>, app: &App, current: &Current) -> db::Result<Option<Current>> {
+    let row = store::load(tx, current.row.session_id, app.clock.now())?;
+    Ok(row.map(|row| current.with(row)))
 }
 
 /// The person's factor is gone: no session has shown it any more.
@@ -251,6 +260,20 @@ fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<L
     let roles: Vec<(String,)> = tx.all(&store::ROLES, params![user])?;
     let is_operator = roles.iter().any(|(role,)| s.operator_roles.contains(role));
     Ok(lifetimes(everybody, operators, is_operator, aal))
+}
+
+/// A session that shows a factor only now lives no longer than one that began with it.
+pub(super) fn shorten(
+    tx: &mut Tx<'_>,
+    app: &App,
+    session: Id<SessionRow>,
+    user: Id<UserRow>,
+) -> db::Result<()> {
+    let life = life(tx, app, user, 2)?;
+    let idle = i64::try_from(life.idle.as_micros()).unwrap_or(i64::MAX);
+    let now = app.clock.now();
+    tx.execute(&store::SHORTEN, params![session, now + life.absolute, idle])?;
+    tx.execute(&store::SHORTEN_TOKEN, params![session, now + life.idle]).map(|_| ())
 }
 
 /// One more session than the person may have ends the oldest.

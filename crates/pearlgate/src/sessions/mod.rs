@@ -31,8 +31,8 @@ mod visit;
 pub use access_tokens::{AccessTokens, Claims};
 pub use devices::DeviceRow;
 pub use flow::{
-    Barred, Beginning, Begun, Started, bars, begin, device, device_token, end_all, end_others, factor_gone,
-    factor_shown, known_device, let_in, still_fresh, sweep, trust,
+    Barred, Beginning, Begun, Started, again, bars, begin, device, device_token, end_all, end_others,
+    factor_gone, factor_shown, known_device, let_in, sweep, trust,
 };
 pub use guard::Current;
 pub(crate) use guard::{reason as end_reason, require};

@@ -51,16 +51,36 @@ impl Proof {
     /// A one-time password of an app, or a recovery code, and nothing else.
     pub const FACTOR: Self = Self { aal: 1, amr: "otp", shown: Shown::Factor };
 
+    /// A passkey: one that may be copied to other devices (`swk`) or not (`hwk`); with user verification it is two factors
+    /// in one (NIST SP 800-63B-4 §2.2.1 and appendix B).
+    pub const fn passkey(copied: bool, verified: bool) -> Self {
+        let amr = match (copied, verified) {
+            (true, true) => "swk mfa",
+            (true, false) => "swk",
+            (false, true) => "hwk mfa",
+            (false, false) => "hwk",
+        };
+        Self { aal: if verified { 2 } else { 1 }, amr, shown: Shown::Factor }
+    }
+
     /// A second step after this one. Two steps are level 2 when one is known and the other is had; a mailbox is neither.
     #[must_use]
     pub fn and(self, second: Self) -> Self {
         let shown = self.shown.max(second.shown);
-        match (self.amr == Self::PASSWORD.amr, second.shown) {
-            (true, Shown::Factor) => Self { aal: 2, amr: "pwd otp mfa", shown },
-            (true, _) => Self { aal: 1, amr: "pwd otp", shown },
-            (false, Shown::Factor) => Self { aal: 1, amr: "otp mfa", shown },
-            (false, _) => Self { shown, ..self },
-        }
+        let knows = self.amr == Self::PASSWORD.amr;
+        let had = second.amr.split(' ').next().unwrap_or_default();
+        let amr = match (knows, second.shown, had) {
+            (true, Shown::Factor, "hwk") => "pwd hwk mfa",
+            (true, Shown::Factor, "swk") => "pwd swk mfa",
+            (true, Shown::Factor, _) => "pwd otp mfa",
+            (true, ..) => "pwd otp",
+            (false, Shown::Factor, "hwk") => "otp hwk mfa",
+            (false, Shown::Factor, "swk") => "otp swk mfa",
+            (false, Shown::Factor, _) => "otp mfa",
+            (false, ..) => self.amr,
+        };
+        let aal = if knows && second.shown == Shown::Factor { 2 } else { self.aal.max(second.aal) };
+        Self { aal, amr, shown }
     }
 
     /// Whether a password is among this and the methods of before.
@@ -70,9 +90,8 @@ impl Proof {
 
     /// The methods of a session that had these before; `level_2` when they make that level together.
     pub(super) fn added_to(self, methods: &str, level_2: bool) -> String {
-        let added = [self.amr, if level_2 { "mfa" } else { "" }];
         let mut all = methods.to_owned();
-        for method in added.into_iter().filter(|method| !method.is_empty()) {
+        for method in self.amr.split(' ').chain(level_2.then_some("mfa")) {
             if !all.split(' ').any(|known| known == method) {
                 all = format!("{all} {method}").trim().to_owned();
             }

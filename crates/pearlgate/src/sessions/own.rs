@@ -48,6 +48,7 @@ pub(super) async fn end_one(
     }
     let (inner, user) = (app.clone(), current.row.user_id);
     let ended = app.db.write(move |tx| {
+        tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
         tx.execute(&store::UNTRUST_OF_SESSION, params![session, user])?;
         let ended: Option<Ended> = tx.opt(&store::END_OWN, params![session, user])?;
         if let Some(ended) = &ended {
@@ -64,6 +65,7 @@ pub(super) async fn end_others(app: &App, current: &Current, from: ClientAddress
     let (inner, user, own) = (app.clone(), current.row.user_id, current.row.session_id);
     let device = current.row.device_id;
     let ended = app.db.write(move |tx| {
+        tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
         tx.execute(&store::UNTRUST_OTHERS, params![user, device])?;
         super::flow::end_others(tx, &inner, user, own, EndReason::RevokedByUser, from)
     });
@@ -104,16 +106,20 @@ pub fn renew_in(
 ) -> db::Result<Option<Started>> {
     let (session, user, now) = (current.row.session_id, current.row.user_id, app.clock.now());
     let name = if device_name.is_empty() { &current.row.device_name } else { device_name };
+    let methods = &current.row.amr;
+    let factor = proof.shown == Shown::Factor;
+    // What is two factors in one counts as both.
+    let knows = proof.knows(methods) || proof.aal >= 2;
+    let level_2 = knows && (factor || current.row.factor_at.micros() > 0);
     tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
+    if level_2 && current.row.aal < 2 {
+        super::flow::shorten(tx, app, session, user)?;
+    }
     let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(None) };
     if row.over(now).is_some() {
         return Ok(None);
     }
     let (token, made_at) = another_token(tx, app, session, &row, now)?;
-    let methods = &current.row.amr;
-    let factor = proof.shown == Shown::Factor;
-    let knows = proof.knows(methods);
-    let level_2 = knows && (factor || current.row.factor_at.micros() > 0);
     let amr = proof.added_to(methods, level_2);
     tx.execute(&store::PROVEN_AGAIN, params![session, now, i64::from(knows), amr, name, i64::from(factor)])?;
     tx.execute(&store::NOTICE_PROVEN, params![user, session, amr])?;

@@ -10,6 +10,7 @@ use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
 
+use super::devices::DeviceRow;
 use super::flow::{NOTICE, Started, end};
 use super::guard;
 use super::model::{EndReason, REPEATABLE, SessionRow};
@@ -45,9 +46,24 @@ impl Wanted {
         if self.aal.is_none() && self.max_age.is_none() {
             return Ok(());
         }
-        let proven = app.db.read_one(move |tx| tx.opt::<(Timestamp, i64)>(&store::PROVEN, params![session]));
+        let proven = app
+            .db
+            .read_one(move |tx| tx.opt::<(Timestamp, i64, Timestamp)>(&store::PROVEN, params![session]));
         // Of one that is over refreshing tells why.
-        let Some((at, aal)) = proven.await.map_err(|e| e.to_problem())? else { return Ok(()) };
+        let Some((at, aal, factor_at)) = proven.await.map_err(|e| e.to_problem())? else { return Ok(()) };
+        self.holds(app, (at, aal, factor_at))
+    }
+
+    /// The same of what the answer would tell.
+    fn satisfied(self, app: &App, started: Started) -> Result<Started, Problem> {
+        let (at, aal, factor_at) = started.proven();
+        self.holds(app, (at, aal, factor_at))?;
+        Ok(started)
+    }
+
+    fn holds(self, app: &App, (at, aal, factor_at): (Timestamp, i64, Timestamp)) -> Result<(), Problem> {
+        // Level 2 is as old as the older of its two proofs.
+        let at = if self.aal.is_some_and(|wanted| wanted >= 2) { at.min(factor_at) } else { at };
         let old = self.max_age.is_some_and(|age| app.clock.now() > at + age);
         if old || self.aal.is_some_and(|wanted| aal < wanted) {
             return Err(errors::problem("reauthentication_required").detail(
@@ -78,12 +94,12 @@ pub async fn refresh(
     for _ in 0..3 {
         if let Some(started) = rotate(app, token, session).await? {
             app.seen.note(session, app.clock.now());
-            return Ok(started);
+            return wanted.satisfied(app, started);
         }
         let (inner, presented) = (app.clone(), token.clone());
         let decided = app.db.write(move |tx| decide(tx, &inner, &presented, session, from)).await;
         match decided.map_err(|e| e.to_problem())? {
-            Decided::Again(started) => return Ok(*started),
+            Decided::Again(started) => return wanted.satisfied(app, *started),
             Decided::Ended(reason) => return Err(errors::session_ended(reason)),
             Decided::Gone => return Err(errors::session_ended(&guard::reason(app, session, from).await?)),
             Decided::TryAgain => {}
@@ -185,7 +201,12 @@ fn replaced_or_reused(
 }
 
 fn report_reuse(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, from: ClientAddress) -> db::Result<()> {
+    let device: Option<(Id<DeviceRow>,)> = tx.opt(&store::DEVICE_OF, params![session])?;
     let Some(ended) = end(tx, app, session, EndReason::RefreshTokenReused, from)? else { return Ok(()) };
+    if let Some((device,)) = device {
+        // Whoever had its refresh token had what tells the device, too.
+        tx.execute(&store::UNTRUST, params![ended.user_id, device])?;
+    }
     let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![ended.user_id])? else { return Ok(()) };
     let now = app.clock.now();
     let values = json!({

@@ -19,7 +19,7 @@ statements! {
     ROLES = "SELECT role FROM user_roles WHERE user_id = $1";
     /// Begins a session only for a person who is not suspended, whose password, when it was the proof, is (still) this
     /// one, and who has no second factor that was neither shown nor is trusted to this device beside the password. $13 is what was shown beside
-    /// the password: 0 nothing, 1 the mailbox, 2 a factor.
+    /// the password: 0 nothing, 1 the mailbox, 2 a factor; $14 whether devices are trusted here.
     BEGIN = "INSERT INTO sessions
             (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address,
                 last_seen_at, idle, place, factor_at)
@@ -28,12 +28,14 @@ statements! {
         FROM users u
         WHERE u.id = $2
             AND (CAST($10 AS TEXT) = ''
-                OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $10))
+                OR (EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $10)
+                    AND NOT EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = u.id)))
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)
-            AND ((CAST($13 AS BIGINT) >= 2 OR NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id))
+            AND ((CAST($13 AS BIGINT) >= 2 OR NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id)
+                        AND NOT EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = u.id))
                     AND (CAST($13 AS BIGINT) >= 1
                         OR NOT EXISTS (SELECT 1 FROM email_code_factors f WHERE f.user_id = u.id))
-                OR (CAST($10 AS TEXT) <> '' AND EXISTS (SELECT 1 FROM trusted_devices d
+                OR (CAST($10 AS TEXT) <> '' AND CAST($14 AS BIGINT) = 1 AND EXISTS (SELECT 1 FROM trusted_devices d
                     WHERE d.user_id = u.id AND d.device_id = $7 AND d.expires_at > $3)))
         RETURNING created_at";
     BEGIN_REFRESH = "INSERT INTO refresh_tokens
@@ -43,7 +45,8 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
             s.idle, s.aal, s.amr, s.device_id, s.device_name, s.factor_at,
-            CAST(CASE WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = s.user_id) THEN 2
+                WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT)
         FROM sessions s JOIN users u ON u.id = s.user_id JOIN user_emails e ON e.user_id = s.user_id
         WHERE s.id = $1 AND s.expires_at > $2
@@ -54,7 +57,8 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
             s.idle, s.aal, s.amr, s.device_id, s.device_name, s.factor_at,
-            CAST(CASE WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = s.user_id) THEN 2
+                WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT),
             CAST(CASE WHEN r.current_digest = $3 AND r.previous_digest <> r.current_digest AND r.rotated_at < $4
                 THEN 1 ELSE 0 END AS BIGINT)
@@ -84,7 +88,8 @@ statements! {
             (SELECT s.amr FROM sessions s WHERE s.id = refresh_tokens.session_id),
             (SELECT s.device_id FROM sessions s WHERE s.id = refresh_tokens.session_id), '',
             (SELECT s.factor_at FROM sessions s WHERE s.id = refresh_tokens.session_id),
-            CAST(CASE WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = refresh_tokens.user_id) THEN 0
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = refresh_tokens.user_id) THEN 2
+                WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = refresh_tokens.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = refresh_tokens.user_id) THEN 2 ELSE 1 END AS BIGINT)";
     /// Locks a session for the decision about a token that is not the current one, as ending it does. What is
     /// decided is read by the next statement: one that waited for its lock sees what was there before it waited.
@@ -106,16 +111,22 @@ statements! {
         WHERE id = $1";
     SHOWN = "UPDATE sessions SET factor_at = $2, aal = CASE WHEN CAST($3 AS BIGINT) = 1 THEN 2 ELSE aal END, amr = $4
         WHERE id = $1";
+    SHORTEN = "UPDATE sessions SET expires_at = CASE WHEN expires_at > $2 THEN $2 ELSE expires_at END,
+            idle = CASE WHEN idle > $3 THEN $3 ELSE idle END
+        WHERE id = $1";
+    SHORTEN_TOKEN = "UPDATE refresh_tokens SET expires_at = CASE WHEN expires_at > $2 THEN $2 ELSE expires_at END
+        WHERE session_id = $1";
     /// The factor is gone: nobody has shown it any more.
-    FACTOR_GONE = "UPDATE sessions SET aal = 1, factor_at = 0 WHERE user_id = $1";
-    FACTOR_WAS_GONE = "UPDATE replaced_tokens SET aal = 1, factor_at = 0
+    FACTOR_GONE = "UPDATE sessions SET aal = 1, factor_at = 0, amr = REPLACE(amr, ' mfa', '') WHERE user_id = $1";
+    FACTOR_WAS_GONE = "UPDATE replaced_tokens SET aal = 1, factor_at = 0, amr = REPLACE(amr, ' mfa', '')
         WHERE session_id IN (SELECT s.id FROM sessions s WHERE s.user_id = $1)";
     /// What a session has proven, for a living one.
-    PROVEN = "SELECT s.authenticated_at, s.aal FROM sessions s WHERE s.id = $1";
+    PROVEN = "SELECT s.authenticated_at, s.aal, s.factor_at FROM sessions s WHERE s.id = $1";
     TRUST = "INSERT INTO trusted_devices (user_id, device_id, expires_at) VALUES ($1, $2, $3)
         ON CONFLICT (user_id, device_id) DO UPDATE SET expires_at = excluded.expires_at";
     UNTRUST_OF_SESSION = "DELETE FROM trusted_devices WHERE user_id = $2
         AND device_id IN (SELECT s.device_id FROM sessions s WHERE s.id = $1 AND s.user_id = $2)";
+    UNTRUST = "DELETE FROM trusted_devices WHERE user_id = $1 AND device_id = $2";
     UNTRUST_OTHERS = "DELETE FROM trusted_devices WHERE user_id = $1 AND device_id <> $2";
     SWEEP_TRUST = "DELETE FROM trusted_devices WHERE expires_at <= $1";
     KEEP_REPLACED = "INSERT INTO replaced_tokens
@@ -180,10 +191,12 @@ statements! {
     /// Why a session does not begin: suspended; a factor is there; the password is not this one any more.
     BARS = "SELECT
             CAST(CASE WHEN EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = u.id)
+                OR EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             CAST(CASE WHEN EXISTS (SELECT 1 FROM email_code_factors f WHERE f.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             CAST(CASE WHEN CAST($2 AS TEXT) = ''
-                OR EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $2)
+                OR (EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = u.id AND c.password_hash = $2)
+                    AND NOT EXISTS (SELECT 1 FROM password_change_demands d WHERE d.user_id = u.id))
                 THEN 1 ELSE 0 END AS BIGINT)
         FROM users u WHERE u.id = $1";
     REMEMBER_END = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until) VALUES ($1, $2, $3, $4, $5)
@@ -252,7 +265,8 @@ record! {
         pub device_name: String,
         /// When a second factor was last shown in it; 0 for never.
         pub factor_at: Timestamp,
-        /// What the person's account can show: 0 without a second factor, 1 with one, 2 with one and a password.
+        /// What the person's account can show: 0 without a second factor, 1 with an app, 2 with a passkey, or with an app and
+        /// a password.
         pub strength: i64,
     }
 }

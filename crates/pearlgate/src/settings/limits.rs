@@ -155,6 +155,7 @@ fn of<'r>(raw: &'r RawLimits, limit: &Limit) -> &'r RawLimit {
         name if name == l::MAIL_NETWORK.name => &raw.mail_network,
         name if name == l::PROOF_NETWORK.name => &raw.proof_network,
         name if name == l::REFRESH.name => &raw.refresh,
+        name if name == l::FACTOR_CHANGES.name => &raw.factor_changes,
         _ => &raw.reauthentication,
     }
 }

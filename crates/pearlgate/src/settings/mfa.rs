@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use foundation::config::{ConfigError, Layers};
 
-use super::{RawMfa, duration};
+use super::{RawMfa, RawPasskeys, duration};
+use crate::passkeys::Party;
 
 /// Second factors.
 #[derive(Debug, Clone)]
@@ -62,4 +63,32 @@ pub(super) fn read(layers: &Layers, raw: &RawMfa, operators: &[String]) -> Resul
         trusted_device: or_never("mfa.trusted_device", &raw.trusted_device)?,
         reset_after,
     })
+}
+
+/// The domain that keys are made for and the pages that may use them, both to the letter.
+pub(super) fn party(layers: &Layers, raw: &RawPasskeys, public_url: &str) -> Result<Party, ConfigError> {
+    let named = Party { id: raw.rp_id.clone(), origins: raw.origins.clone() };
+    let party = named.at(public_url.trim_end_matches('/'));
+    let id = &party.id;
+    // In dev mode the address is known later.
+    for origin in party.origins.iter().filter(|_| !id.is_empty()) {
+        let stands = origin.starts_with("android:apk-key-hash:")
+            || origin.strip_prefix("https://").is_some_and(|host| within(host, id))
+            || origin
+                .strip_prefix("http://")
+                .is_some_and(|host| host.starts_with("localhost:") || host == "localhost");
+        if !stands {
+            return Err(layers.refuse(
+                "passkeys.origins",
+                format!("has {origin:?}, whose host is neither passkeys.rp_id ({id:?}) nor under it; give \"https://host\" as browsers do, or an Android app's \"android:apk-key-hash:…\""),
+            ));
+        }
+    }
+    Ok(party)
+}
+
+/// Whether a host (and port) is a domain or under it.
+fn within(host: &str, domain: &str) -> bool {
+    let host = host.split(':').next().unwrap_or_default();
+    host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
 }

@@ -13,8 +13,9 @@ use crate::accounts::EmailAddress;
 use crate::accounts::http::keep;
 use crate::app::App;
 use crate::mfa::http::SignedIn;
-use crate::mfa::{self, Answer, Factor};
+use crate::mfa::{self, Answer, Factor, Shown};
 use crate::openapi::ProblemDocument;
+use crate::passkeys::{Presented, Use};
 use crate::passwords::Attempt;
 use crate::router::device_name;
 use crate::sessions::http::{LetIn, TokenSet, Transport};
@@ -74,7 +75,7 @@ pub async fn challenge(State(app): State<App>) -> JsonAnswer<Challenge> {
     JsonAnswer(work::challenge(&app.work_key, &app.chance, app.clock.now()))
 }
 
-/// Proves once more who one is: with `password`, or with `type` and `code`.
+/// Proves once more who one is: with `password`, with `type` and `code`, or with a passkey.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reauthenticate {
@@ -82,7 +83,7 @@ pub struct Reauthenticate {
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<String>)]
     password: Option<Secret>,
-    /// Which factor the code is of: `totp` or `recovery_code`.
+    /// Which factor: `totp`, `recovery_code` or `passkey`.
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<Factor>)]
     r#type: Option<Factor>,
@@ -90,6 +91,14 @@ pub struct Reauthenticate {
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<String>)]
     code: Option<Secret>,
+    /// For a passkey: from `/v1/me/reauthenticate/passkey`.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<String>)]
+    challenge_id: Option<Secret>,
+    /// For a passkey: what `PublicKeyCredential.toJSON()` gave.
+    #[serde(default, deserialize_with = "crate::router::present")]
+    #[schema(value_type = Option<Object>)]
+    credential: Option<Presented>,
     /// How tokens travel: without a word, as they did in this request.
     #[serde(default, deserialize_with = "crate::router::present")]
     #[schema(value_type = Option<Transport>)]
@@ -113,20 +122,27 @@ pub async fn reauthenticate(
     Json(body): Json<Reauthenticate>,
 ) -> Result<LetIn, Problem> {
     let name = device_name(&body.device_name)?;
-    let started = match (&body.password, body.r#type, body.code) {
-        (Some(password), None, None) => {
+    let key = body.challenge_id.zip(body.credential);
+    let started = match (&body.password, body.r#type, body.code, key) {
+        (Some(password), None, None, None) => {
             let password = Attempt::accept("password", password).map_err(|e| Problem::invalid(vec![e]))?;
             flow::reauthenticate(&app, &current, &password, name, visit.from).await?
         }
-        (None, Some(Factor::EmailCode), Some(_)) => {
-            let message = "a code from the mailbox is no factor: give totp or recovery_code";
+        (None, Some(Factor::EmailCode), Some(_), None) => {
+            let message = "a code from the mailbox is no factor: give totp, passkey or recovery_code";
             return Err(Problem::invalid(vec![FieldError::new("type", "invalid", message)]));
         }
-        (None, Some(factor), Some(code)) => {
-            mfa::reauthenticate(&app, &current, (factor, code), name, visit.from).await?
+        (None, Some(Factor::Passkey), None, Some((challenge, credential))) => {
+            let used = Use::again(&app, &current, &challenge, credential);
+            let shown = Shown::Key(used);
+            mfa::reauthenticate(&app, &current, shown, name, visit.from).await?
+        }
+        (None, Some(factor), Some(code), None) if factor != Factor::Passkey => {
+            mfa::reauthenticate(&app, &current, Shown::Code(factor, code), name, visit.from).await?
         }
         _ => {
-            let message = "give password, or type with code";
+            let message =
+                "give password, or type with code, or type, challenge_id and credential of a passkey";
             return Err(Problem::invalid(vec![FieldError::new("password", "required", message)]));
         }
     };

@@ -72,7 +72,7 @@ struct Ready {
     metadata: String,
     created_at: Timestamp,
     password_hash: String,
-    factor: Option<Vec<u8>>,
+    factor: Option<(Vec<u8>, i64)>,
     identities: Vec<Identity>,
     roles: Vec<String>,
     suspended: Option<String>,
@@ -251,7 +251,9 @@ impl Importer {
                     })?,
             },
             password_hash,
-            factor: totp.map(|totp| self.seal(&totp)).transpose()?,
+            factor: totp
+                .map(|totp| Ok::<_, String>((self.seal(&totp)?, i64::from(totp.period))))
+                .transpose()?,
             identities: distinct_identities(identities)?,
             roles: record.roles.iter().map(|role| role_name(role)).collect::<Result<_, _>>()?,
             suspended: record
@@ -337,8 +339,10 @@ impl Importer {
         if let Some(scheme) = passwords::scheme(&p.password_hash) {
             tx.execute(&store::FOREIGN, params![user, scheme])?;
         }
-        if let Some(sealed) = &p.factor {
-            tx.execute(&store::FACTOR, params![user, sealed, now])?;
+        if let Some((sealed, period)) = &p.factor {
+            // A code that was shown to the other system a moment ago is used up.
+            let step = now.seconds().checked_div(*period).unwrap_or_default();
+            tx.execute(&store::FACTOR, params![user, sealed, now, step])?;
         }
         let mut warnings = Vec::new();
         for identity in &p.identities {

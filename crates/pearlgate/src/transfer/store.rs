@@ -22,7 +22,7 @@ statements! {
     WAITING = "INSERT INTO email_verification_tokens
             (user_id, verification_id, link_digest, code_digest, password_hash, failures, expires_at)
         VALUES ($1, $2, $3, $4, $5, 0, $6)";
-    FACTOR = "INSERT INTO totp_factors (user_id, sealed, last_step, confirmed_at) VALUES ($1, $2, 0, $3)";
+    FACTOR = "INSERT INTO totp_factors (user_id, sealed, last_step, confirmed_at) VALUES ($1, $2, $4, $3)";
     IDENTITY = "INSERT INTO federated_identities (provider, subject, user_id, linked_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (provider, subject) DO NOTHING RETURNING linked_at";
     ROLE = "INSERT INTO user_roles (user_id, role, granted_at) VALUES ($1, $2, $3)

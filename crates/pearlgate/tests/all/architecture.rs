@@ -85,6 +85,7 @@ fn slices_meet_only_at_their_doors() {
         "magic_links",
         "mailed",
         "mfa",
+        "passkeys",
         "passwords",
         "recovery",
         "registration",

@@ -25,6 +25,7 @@ mod mail;
 mod mailed;
 mod notices;
 mod parsers;
+mod passkeys;
 mod passwords;
 mod recovery;
 mod registration;
@@ -47,12 +48,13 @@ const ROWS: [u8; 83] = [
 ];
 
 /// The rows that must be covered by now: an issue that takes a row puts it here.
-const COVERED: [u8; 51] = [
-    39, 40, 42, 43, 49, 52, 77, 6, 7, 8, 44, 45, 46, 47, 48, 73, 1, 12, 13, 14, 16, 31, 32, 33, 35, 36, 37,
-    38, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 65, 66, 67, 68, 72, 74, 79, 83, 87, 88, 90, 91, 92,
+const COVERED: [u8; 52] = [
+    51, 39, 40, 42, 43, 49, 52, 77, 6, 7, 8, 44, 45, 46, 47, 48, 73, 1, 12, 13, 14, 16, 31, 32, 33, 35, 36,
+    37, 38, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 65, 66, 67, 68, 72, 74, 79, 83, 87, 88, 90, 91, 92,
 ];
 
-const SOURCES: [&str; 23] = [
+const SOURCES: [&str; 24] = [
+    include_str!("passkeys.rs"),
     include_str!("factors.rs"),
     include_str!("silence.rs"),
     include_str!("bombing.rs"),

@@ -10,6 +10,7 @@ mod keys;
 mod magic_links;
 mod own_sessions;
 mod pages;
+pub mod passkeys;
 mod passwords;
 mod recovery;
 mod registration;

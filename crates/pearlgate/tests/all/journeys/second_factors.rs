@@ -97,7 +97,7 @@ async fn user_of(app: &TestApp, person: &Person) -> Id<UserRow> {
 both! {
     async fn a_factor_is_set_up_and_asked_for_from_then_on(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
-        let none = json!({ "totp": false, "recovery_codes_left": 0, "email_code": false, "required": false, "switched_off": [] });
+        let none = json!({ "totp": false, "passkeys": 0, "recovery_codes_left": 0, "email_code": false, "required": false, "switched_off": [] });
         assert_eq!(app.get_as(MFA, &ada.access).await.json, none);
         let begun = post(app, TOTP, &ada.access, json!({})).await;
         let (secret, uri, svg) = (begun.str("/secret"), begun.str("/otpauth_uri"), begun.str("/qr_svg"));
@@ -959,5 +959,80 @@ both_with! { "[mfa]\nrequired = \"everyone\"";
         app.until("the factor is gone", || async { app.count("SELECT COUNT(*) FROM totp_factors").await == 0 }).await;
         let asked = app.login(&ada.email, PASSWORD).await;
         assert_eq!(asked.json["enrolment"], json!(["totp"]), "{}", asked.text);
+    }
+}
+
+both! {
+    async fn an_operator_who_shows_a_factor_late_has_the_short_life_all_the_same(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        grant(app, &ada, "admin").await;
+        assert_eq!(app.refresh(&ada.refresh).await.json["refresh_expires_in"], 30 * 86_400, "without a factor she is as anybody");
+        let again = app.login(&ada.email, PASSWORD).await;
+        let factor = enrol(app, &Person::of(&again)).await;
+        let strong = app.refresh(&again.str("/refresh_token")).await;
+        assert_eq!((&strong.json["session"]["aal"], &strong.json["refresh_expires_in"]), (&json!(2), &json!(3_600)));
+        app.forgive().await;
+        // By a mailed link and the app first, and the password later.
+        let asked = due(&consume(app, &magic_link(app, &ada.email, 1).await).await);
+        let weak = finish(app, &asked, "totp", &factor.next(app)).await;
+        assert_eq!((&weak.json["session"]["aal"], &weak.json["refresh_expires_in"]), (&json!(1), &json!(30 * 86_400)));
+        let strong = reauthenticate(app, &weak.str("/access_token"), json!({ "password": PASSWORD })).await;
+        assert_eq!((&strong.json["session"]["aal"], &strong.json["refresh_expires_in"]), (&json!(2), &json!(3_600)));
+        assert!(strong.str("/session/expires_at") <= (app.clock.now() + DAY).to_string());
+    }
+}
+
+both! {
+    async fn replacing_a_planted_app_at_once_keeps_it_no_longer(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        enrol(app, &ada).await;
+        let told = app.mail(&ada.email, "mfa_changed", 1).await;
+        app.clock.advance(MINUTE);
+        enrol(app, &ada).await;
+        assert!(app.mail(&ada.email, "mfa_changed", 2).await.links.is_empty(), "one app in the place of another has no way back");
+        let (tab, page) = Tab::open(app, &told.links[0]).await;
+        assert!(page.text.contains("<form"), "{}", page.text);
+        assert_eq!(tab.press(app).await.status, 200);
+        let left = "SELECT (SELECT COUNT(*) FROM totp_factors) + (SELECT COUNT(*) FROM recovery_codes) + (SELECT COUNT(*) FROM sessions)";
+        assert_eq!(app.count(left).await, 0);
+    }
+}
+
+both! {
+    async fn what_waits_for_a_second_step_is_bounded(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let factor = enrol(app, &ada).await;
+        let mut tokens = Vec::new();
+        for _ in 0..53 {
+            tokens.push(half(app, &ada.email, PASSWORD).await);
+            app.clock.advance(Duration::from_micros(1));
+        }
+        assert_eq!(app.count("SELECT COUNT(*) FROM half_logins").await, 50);
+        let code = factor.next(app);
+        assert_eq!(finish(app, &tokens[2], "totp", &code).await.refusal(), USED_UP, "the oldest went");
+        assert_eq!(finish(app, &tokens[3], "totp", &code).await.status, 200);
+    }
+}
+
+both_with! { "[mfa]\nemail_code = true";
+    async fn a_mailed_code_dies_with_the_password_and_nobody_else_is_mailed_one(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        assert_eq!(call(app, Method::PUT, EMAIL_CODE, &ada.access).await.status, 204);
+        let token = half(app, &ada.email, PASSWORD).await;
+        assert_eq!(challenge(app, &token).await.status, 200);
+        let mail = app.mail(&ada.email, "mfa_code", 1).await;
+        assert_eq!(change_password(app, &ada.access).await.status, 200);
+        let token = half(app, &ada.email, NEW).await;
+        assert_eq!(finish(app, &token, "email_code", &mail.code).await.refusal(), WRONG);
+
+        let eve = app.person("eve@example.com").await;
+        enrol(app, &eve).await;
+        let token = half(app, &eve.email, PASSWORD).await;
+        for _ in 0..7 {
+            assert_eq!(challenge(app, &token).await.refusal(), WRONG);
+        }
+        app.quiet().await;
+        assert_eq!(mails(app, &eve.email, "mfa_code"), 0);
+        assert_eq!(app.count("SELECT COUNT(*) FROM mails_asked WHERE kind = 'second_step'").await, 1, "hers alone");
     }
 }

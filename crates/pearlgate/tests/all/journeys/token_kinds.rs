@@ -78,7 +78,16 @@ const DOORS: [Door; 29] = [
 ];
 
 /// Routes that take no secret but what says who is calling, which is one guard's work for all of them; and passwords.
-const NONE: [&str; 36] = [
+const NONE: [&str; 45] = [
+    "POST /v1/auth/passkey/start",
+    "POST /v1/auth/passkey/finish",
+    "GET /v1/me/passkeys",
+    "POST /v1/me/passkeys/start",
+    "POST /v1/me/passkeys/finish",
+    "PATCH /v1/me/passkeys/{id}",
+    "DELETE /v1/me/passkeys/{id}",
+    "POST /v1/me/reauthenticate/passkey",
+    "GET /dev/passkeys",
     "GET /v1/auth/challenge",
     "POST /v1/auth/register",
     "POST /v1/auth/resend-verification",
@@ -187,6 +196,7 @@ impl Mint {
             ("session id", owner.session.clone()),
             ("verification id", verification.clone()),
             ("magic link id", asked.str("/magic_link_id")),
+            ("challenge id", app.post("/v1/auth/passkey/start", json!({})).await.str("/challenge_id")),
         ];
         Self { owner, verification, magic: asked.str("/magic_link_id"), second, kinds }
     }
@@ -203,7 +213,8 @@ async fn second_steps(app: &TestApp, n: usize) -> (String, String, String, Strin
     let two = app.person(&email).await;
     let user = format!("FROM user_emails WHERE address_key = '{email}'");
     app.sql(&format!("INSERT INTO email_code_factors (user_id, since) SELECT user_id, 1 {user}")).await;
-    let half = || async { app.login(&email, PASSWORD).await.str("/mfa_token") };
+    let login = json!({ "email": email, "password": PASSWORD, "transport": "cookie" });
+    let half = || async { app.post("/v1/auth/login", login.clone()).await.str("/mfa_token") };
     let enrolment = half().await;
     app.sql(&format!(
         "UPDATE half_logins SET purpose = 'enrolment' WHERE user_id IN (SELECT user_id {user})"

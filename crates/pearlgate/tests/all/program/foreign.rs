@@ -152,3 +152,28 @@ async fn an_express_app_and_an_axum_app_protect_a_route() {
     drop((express, axum));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_browser_adds_a_passkey_and_signs_in_with_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dev(dir.path()).start().await;
+    let ada = server.api.dev_person("ada@example.com").await;
+    let mut browser = node("PEARLGATE_TEST_PASSKEYS_JS");
+    browser.args([
+        environment("PEARLGATE_TEST_CHROMIUM").to_string(),
+        server.url.clone(),
+        ada.str("/access_token"),
+    ]);
+    let output = browser.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["signed_in"], "ada@example.com, aal 2, amr hwk mfa", "{said}");
+    // What the page says is true: there is a key, it was used, and the password alone does not do any more.
+    let kept = server.api.get_as("/v1/me/passkeys", &ada.str("/access_token")).await;
+    let passkey = &kept.json["items"][0];
+    assert!(said["added"].as_str().unwrap().starts_with(passkey["id"].as_str().unwrap()), "{said}");
+    assert!(passkey["last_used_at"].is_string(), "{passkey}");
+    let login = server.api.login("ada@example.com").await;
+    assert_eq!(login.json["factors"], json!(["passkey", "recovery_code"]), "{}", login.text);
+    server.stop().await;
+}

@@ -3,6 +3,7 @@
 
 mod contract;
 mod postgres;
+pub mod soft_key;
 
 use std::sync::Mutex;
 use std::time::Duration;
