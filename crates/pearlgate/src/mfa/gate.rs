@@ -174,7 +174,7 @@ pub async fn answer(
     visit: &Visit,
 ) -> Result<Answer, Problem> {
     Ok(match entered {
-        Entered::In(started) => Answer::In(let_in(app, *started, transport, visit).await?),
+        Entered::In(started) => Answer::In(Box::new(let_in(app, *started, transport, visit).await?)),
         Entered::Half(half) => Answer::Half(MfaRequired::of(&half)),
     })
 }
@@ -183,7 +183,7 @@ pub async fn answer(
 #[derive(Debug)]
 pub enum Answer {
     /// A token set.
-    In(LetIn),
+    In(Box<LetIn>),
     /// What is due.
     Half(MfaRequired),
 }

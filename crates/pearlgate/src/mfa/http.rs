@@ -58,7 +58,7 @@ impl MfaRequired {
 #[serde(untagged)]
 pub enum SignedIn {
     /// Tokens.
-    In(TokenSet),
+    In(Box<TokenSet>),
     /// A second step.
     Half(MfaRequired),
 }

@@ -164,7 +164,7 @@ fn raw(key: &impl AsRef<[u8]>) -> &[u8] {
 
 /// The content of the next DER item.
 fn der<'a>(rest: &mut &'a [u8], tag: u8) -> &'a [u8] {
-    let all: &'a [u8] = *rest;
+    let all: &'a [u8] = rest;
     assert_eq!(all[0], tag, "this is not the DER of a public key");
     let first = usize::from(all[1]);
     let (length, header) = if first < 0x80 {
