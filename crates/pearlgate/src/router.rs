@@ -109,10 +109,10 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/auth/reset-password", Open, &[PROOF_NETWORK], post(recovery::http::reset_password));
     map.add(M::POST, "/v1/auth/unlock", Open, &[PROOF_NETWORK], post(lockout::http::unlock));
     map.add(M::POST, "/v1/auth/mfa", Open, &[PROOF_NETWORK], post(mfa::http::second_step));
-    map.add(M::POST, "/v1/auth/mfa/challenge", Open, &[MAIL_NETWORK], post(mfa::http::challenge));
+    map.add(M::POST, "/v1/auth/mfa/challenge", Open, &[PROOF_NETWORK], post(mfa::http::challenge));
     map.add(M::POST, "/v1/auth/mfa/totp", Open, &[PROOF_NETWORK], post(mfa::http::enrol));
     map.add(M::POST, "/v1/auth/mfa/totp/confirm", Open, &[PROOF_NETWORK], post(mfa::http::confirm_enrolment));
-    map.add(M::POST, "/v1/auth/passkey/start", Open, &[PROOF_NETWORK], post(passkeys::http::start));
+    map.add(M::POST, "/v1/auth/passkey/start", Open, &[], post(passkeys::http::start));
     map.add(M::POST, "/v1/auth/passkey/finish", Open, &[PROOF_NETWORK], post(passkeys::http::finish));
     map.add(M::POST, "/v1/auth/refresh", Open, &[REFRESH], post(sessions::http::refresh));
     map.add(M::POST, "/v1/auth/logout", Open, &[], post(sessions::http::logout));

@@ -12,6 +12,7 @@ CREATE INDEX totp_enrolments_expires_at ON totp_enrolments (expires_at);
 CREATE TABLE recovery_codes (
     user_id BYTEA NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     digest BYTEA NOT NULL,
+    made_at BIGINT NOT NULL,
     PRIMARY KEY (user_id, digest)
 );
 

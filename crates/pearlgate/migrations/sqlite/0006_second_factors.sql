@@ -12,6 +12,7 @@ CREATE INDEX totp_enrolments_expires_at ON totp_enrolments (expires_at);
 CREATE TABLE recovery_codes (
     user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     digest BLOB NOT NULL,
+    made_at INTEGER NOT NULL,
     PRIMARY KEY (user_id, digest)
 ) STRICT, WITHOUT ROWID;
 

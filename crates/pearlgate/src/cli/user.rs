@@ -58,6 +58,11 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
         } else {
             format!("Nobody was to take the second factors of {user} away. Nothing was changed.")
         }),
+        User::ResetFactors { .. } if app.settings.public_url.is_empty() => Ok(
+            "Nothing was changed: the mail to the owner needs the server's address. Set server.public_url as for the server, in \
+             its file or as PEARLGATE__SERVER__PUBLIC_URL (in --dev: the address that it shows when it starts)."
+                .to_owned(),
+        ),
         User::ResetFactors { .. } => Ok(if mfa::announce_reset(app, user).await? {
             let due = app.clock.now() + app.settings.mfa.reset_after;
             format!(

@@ -146,7 +146,10 @@ pub fn passkey_added(
 /// # Errors
 /// As every statement.
 pub fn may_lose_passkeys(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
-    Ok(has(tx, user)?.totp || !is_required(tx, app, user)?)
+    // An app that was switched off lets nobody in.
+    let has = has(tx, user)?;
+    let app_lets_in = check::shows(tx, user)?.contains(&Factor::Totp.as_str());
+    Ok(app_lets_in || (!has.totp && !is_required(tx, app, user)?))
 }
 
 /// A passkey of somebody who is locked was removed.
@@ -162,8 +165,10 @@ pub fn passkey_removed(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: Clie
 fn new_recovery_codes(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Vec<Secret>> {
     let codes = recovery_codes(&app.chance);
     tx.execute(&store::DROP_RECOVERY_CODES, params![user])?;
+    // Wrong ones of the set before count for nothing against this one.
+    tx.execute(&store::FORGIVE, params![user, Factor::RecoveryCode.counter()])?;
     for code in &codes {
-        tx.execute(&store::ADD_RECOVERY_CODE, params![user, recovery_digest(user, code)])?;
+        tx.execute(&store::ADD_RECOVERY_CODE, params![user, recovery_digest(user, code), app.clock.now()])?;
     }
     Ok(codes)
 }
@@ -194,17 +199,13 @@ pub(super) async fn change(
     from: ClientAddress,
 ) -> Result<Vec<Secret>, Problem> {
     current.must_be_fresh(app)?;
-    let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
+    let (inner, by) = (app.clone(), current.clone());
     let done = app.db.write(move |tx| {
-        if let Some(problem) = spend_change(tx, &inner, &by)? {
-            return Ok(Some(Err(problem.into())));
-        }
-        mailed::lock_person(tx, user)?;
-        // Looked at again with the person locked: there may be a factor by now that was not shown.
-        let Some(current) = sessions::again(tx, &inner, &by)? else { return Ok(None) };
-        if let Err(problem) = current.must_be_fresh(&inner) {
-            return Ok(Some(Err(problem.into())));
-        }
+        let current = match may_change(tx, &inner, &by)? {
+            Some(Ok(current)) => current,
+            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
+            None => return Ok(None),
+        };
         apply(tx, &inner, &current, &change, from).map(Some)
     });
     match done.await.map_err(|e| e.to_problem())? {
@@ -216,13 +217,25 @@ pub(super) async fn change(
     }
 }
 
-/// Spends one change of factors: they are few, and each is told by mail. None when there was one left.
+/// Whether somebody may change their factors now, who is locked by it: it is one of the few changes that they have, each is
+/// told by mail, and they have shown everything a moment ago. Looked at again with the person locked: there may be a factor
+/// by now that was not shown. None when the session ended meanwhile.
 ///
 /// # Errors
 /// As every statement.
-pub fn spend_change(tx: &mut Tx<'_>, app: &App, current: &Current) -> db::Result<Option<Problem>> {
-    let taken = app.limits.take_in(tx, FACTOR_CHANGES.name, current.row.user_id.as_bytes())?;
-    Ok(taken.filter(Taken::refused).map(|taken| limits::too_many(&taken)))
+pub fn may_change(
+    tx: &mut Tx<'_>,
+    app: &App,
+    current: &Current,
+) -> db::Result<Option<Result<Current, Problem>>> {
+    let user = current.row.user_id;
+    let taken = app.limits.take_in(tx, FACTOR_CHANGES.name, user.as_bytes())?;
+    if let Some(taken) = taken.filter(Taken::refused) {
+        return Ok(Some(Err(limits::too_many(&taken))));
+    }
+    mailed::lock_person(tx, user)?;
+    let current = sessions::again(tx, app, current)?;
+    Ok(current.map(|current| current.must_be_fresh(app).map(|()| current)))
 }
 
 fn apply(
@@ -330,7 +343,7 @@ pub fn forget_planted(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
 }
 
 /// The owner of the mailbox says that what was done since a moment was not their doing: factors that were added since then
-/// go; those they had before stay.
+/// go, and recovery codes that were made; those they had before stay.
 ///
 /// # Errors
 /// As every statement.
@@ -340,11 +353,10 @@ pub fn disavow(
     user: Id<UserRow>,
     (since, from): (Timestamp, ClientAddress),
 ) -> db::Result<()> {
-    if !added_since(tx, user, since)? {
-        return Ok(());
-    }
     tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, since])?;
-    tx.execute(&store::REMOVE_NEW_PASSKEYS, params![user, since])?;
+    for remove in [&store::REMOVE_NEW_PASSKEYS, &store::REMOVE_NEW_CODES] {
+        tx.execute(remove, params![user, since])?;
+    }
     mailed::kill_halves(tx, user)?;
     without_factor(tx, app, user, from)
 }

@@ -28,10 +28,11 @@ statements! {
     /// What was added since.
     REMOVE_NEW = "DELETE FROM totp_factors WHERE user_id = $1 AND confirmed_at >= $2 RETURNING confirmed_at";
     REMOVE_NEW_PASSKEYS = "DELETE FROM passkeys WHERE user_id = $1 AND created_at >= $2";
+    REMOVE_NEW_CODES = "DELETE FROM recovery_codes WHERE user_id = $1 AND made_at >= $2";
     ADDED_SINCE = "SELECT user_id FROM totp_factors WHERE user_id = $1 AND confirmed_at >= $2
         UNION ALL SELECT user_id FROM passkeys WHERE user_id = $1 AND created_at >= $2";
     REMOVE_PASSKEYS = "DELETE FROM passkeys WHERE user_id = $1";
-    ADD_RECOVERY_CODE = "INSERT INTO recovery_codes (user_id, digest) VALUES ($1, $2)";
+    ADD_RECOVERY_CODE = "INSERT INTO recovery_codes (user_id, digest, made_at) VALUES ($1, $2, $3)";
     USE_RECOVERY_CODE = "DELETE FROM recovery_codes WHERE user_id = $1 AND digest = $2 RETURNING digest";
     DROP_RECOVERY_CODES = "DELETE FROM recovery_codes WHERE user_id = $1";
     CHOOSE_EMAIL_CODE = "INSERT INTO email_code_factors (user_id, since) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING";

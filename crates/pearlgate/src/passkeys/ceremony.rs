@@ -181,6 +181,17 @@ fn credential_id(id: &str, raw_id: &str, kind: &str) -> Result<Vec<u8>, Flaw> {
 }
 
 impl Assertion {
+    /// Whether the key signed it, whatever else is wrong with it: whoever does not have the key says nothing about it.
+    pub(super) fn is_signed_by(&self, public_key: &[u8]) -> bool {
+        let signed = || -> Result<(), Flaw> {
+            let client_data = sha256(&bytes(&self.response.client_data)?);
+            let data =
+                [bytes(&self.response.authenticator_data)?.as_slice(), client_data.as_bytes()].concat();
+            CoseKey::read(public_key)?.verify(&data, &bytes(&self.response.signature)?)
+        };
+        signed().is_ok()
+    }
+
     /// Which key it is of.
     pub(super) fn credential_id(&self) -> Result<Vec<u8>, Flaw> {
         credential_id(&self.id, &self.raw_id, &self.r#type)

@@ -9,9 +9,9 @@ use foundation::params;
 use serde_json::{Value, json};
 
 use super::ceremony::{self, ALGORITHMS, Assertion, Flaw, KnownKey, NewKey, Registration, Used};
-use super::model::{self, Bound, Challenge, LIFETIME, LONGEST_NAME, MOST, PasskeyRow, Presented, Refusal};
+use super::model::{self, Bound, Challenge, LIFETIME, MOST, PasskeyRow, Presented, Refusal};
 use super::store::{self, Kept, Listed};
-use crate::accounts::{EmailAddress, UserRow};
+use crate::accounts::{DisplayName, EmailAddress, UserRow};
 use crate::app::App;
 use crate::errors;
 use crate::mailed;
@@ -87,6 +87,8 @@ pub(super) async fn finish(
     let kept = kept.await?.ok_or(Refusal::Unknown)?;
     let (user, from) = (kept.user_id, visit.from);
     let used = check(app, &answer, &challenge.bytes, &kept, (true, named));
+    // Strangers write nothing into anybody's history: they know the key's name at most.
+    let signed = used.is_err() && answer.is_signed_by(&kept.public_key);
     let inner = app.clone();
     let done = app.db.write(move |tx| {
         mailed::lock_person(tx, user)?;
@@ -98,7 +100,9 @@ pub(super) async fn finish(
         let used = match used {
             Ok(used) => used,
             Err(flaw) => {
-                failed(tx, &inner, &kept, flaw, from)?;
+                if signed {
+                    failed(tx, &inner, &kept, flaw, from)?;
+                }
                 return Ok(Err(Refusal::Flaw(flaw)));
             }
         };
@@ -265,9 +269,7 @@ pub(super) async fn keep(
 ) -> Result<(super::http::Passkey, Vec<Secret>), Refusal> {
     current.must_be_fresh(app)?;
     let (user, session) = (current.row.user_id, current.row.session_id);
-    if name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(Refusal::Name);
-    }
+    DisplayName::parse("name", &name).map_err(|_| Refusal::Name)?;
     let bound = Bound::Register(*session.as_bytes());
     let challenge = model::open(&app.passkey_key, bound, challenge_id, app.clock.now());
     let challenge = challenge.ok_or(Refusal::Challenge)?;
@@ -276,14 +278,11 @@ pub(super) async fn keep(
     let id = Id::<PasskeyRow>::new(&app.clock, &app.chance);
     let (inner, by) = (app.clone(), current.clone());
     let done = app.db.write(move |tx| {
-        if let Some(problem) = mfa::spend_change(tx, &inner, &by)? {
-            return Ok(Some(Err(problem.into())));
-        }
-        mailed::lock_person(tx, user)?;
-        let Some(current) = sessions::again(tx, &inner, &by)? else { return Ok(None) };
-        if let Err(problem) = current.must_be_fresh(&inner) {
-            return Ok(Some(Err(problem.into())));
-        }
+        let current = match mfa::may_change(tx, &inner, &by)? {
+            Some(Ok(current)) => current,
+            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
+            None => return Ok(None),
+        };
         let now = inner.clock.now();
         if tx.one::<(i64,)>(&store::COUNT, params![user])?.0 >= MOST {
             return Ok(Some(Err(Refusal::TooMany)));
@@ -343,9 +342,7 @@ pub(super) async fn rename(
     id: Id<PasskeyRow>,
     name: String,
 ) -> Result<(), Refusal> {
-    if name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(Refusal::Name);
-    }
+    DisplayName::parse("name", &name).map_err(|_| Refusal::Name)?;
     let user = current.row.user_id;
     let renamed =
         app.db.write(move |tx| tx.opt::<(Id<PasskeyRow>,)>(&store::RENAME, params![id, user, name]));
@@ -365,13 +362,10 @@ pub(super) async fn remove(
     current.must_be_fresh(app)?;
     let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
     let done = app.db.write(move |tx| {
-        if let Some(problem) = mfa::spend_change(tx, &inner, &by)? {
-            return Ok(Some(Err(problem.into())));
-        }
-        mailed::lock_person(tx, user)?;
-        let Some(current) = sessions::again(tx, &inner, &by)? else { return Ok(None) };
-        if let Err(problem) = current.must_be_fresh(&inner) {
-            return Ok(Some(Err(problem.into())));
+        match mfa::may_change(tx, &inner, &by)? {
+            Some(Ok(_)) => {}
+            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
+            None => return Ok(None),
         }
         let rows: Vec<Listed> = tx.all(&store::LIST, params![user])?;
         if !rows.iter().any(|row| row.id == id) {

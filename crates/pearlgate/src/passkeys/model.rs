@@ -27,8 +27,6 @@ const NONCE: usize = 16;
 const TAG: usize = 16;
 /// Keys of one person.
 pub(super) const MOST: i64 = 50;
-/// What one may be called, in characters.
-pub(super) const LONGEST_NAME: usize = 100;
 
 /// What a challenge is for: an answer to one is none to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -291,6 +291,7 @@ pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Re
         };
         // What was begun there and waits for its second step is not theirs either.
         mailed::kill_halves(tx, disowned.user)?;
+        mfa::disavow(tx, &inner, disowned.user, (disowned.since, from))?;
         if !disowned.by_password {
             return Ok(Disowned::Ended);
         }

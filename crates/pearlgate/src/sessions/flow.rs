@@ -22,7 +22,7 @@ use crate::app::App;
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
 pub(super) const NOTICE: Duration = Duration::from_secs(72 * 3600);
 /// How long the link in the mail about a new device works (`api.md`, lifetimes).
-const NOT_ME: Duration = Duration::from_secs(24 * 3600);
+pub(super) const NOT_ME: Duration = Duration::from_secs(24 * 3600);
 
 /// Whoever proved their address so short a time ago knows that they sign in.
 const JUST_NOW: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use foundation::params;
 use serde_json::json;
 
 use super::devices::{DeviceRow, is_notice};
-use super::flow::{Started, end, remember};
+use super::flow::{NOT_ME, Started, end, remember};
 use super::guard::{Current, reason};
 use super::http::OwnSession;
 use super::model::{EndReason, Proof, REPEATABLE, SessionRow, Shown};
@@ -176,6 +176,8 @@ pub struct Disowned {
     pub user: Id<UserRow>,
     /// Whether somebody knew the password.
     pub by_password: bool,
+    /// When it began.
+    pub since: Timestamp,
 }
 
 /// Ends what was begun on the device that a mail told of; none when the link does not work.
@@ -192,9 +194,9 @@ pub fn disown(
         return Ok(None);
     }
     let (digest, now): (_, Timestamp) = (token.digest(), app.clock.now());
-    let told: Option<(Id<UserRow>, Id<DeviceRow>, String)> =
+    let told: Option<(Id<UserRow>, Id<DeviceRow>, String, Timestamp)> =
         tx.opt(&store::NOTICE_OF, params![digest, now])?;
-    let Some((user, device, amr)) = told else { return Ok(None) };
+    let Some((user, device, amr, expires_at)) = told else { return Ok(None) };
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
     if tx.opt::<(Id<UserRow>,)>(&store::NOTICE_CONSUME, params![digest, now])?.is_none() {
         return Ok(None);
@@ -207,5 +209,5 @@ pub fn disown(
     }
     tx.execute(&store::FORGET_DEVICE, params![user, device])?;
     app.audit(tx, &Stream::of(user), "device_disowned", from, json!({ "device": device }))?;
-    Ok(Some(Disowned { user, by_password }))
+    Ok(Some(Disowned { user, by_password, since: expires_at - NOT_ME }))
 }

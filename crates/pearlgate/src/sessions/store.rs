@@ -175,7 +175,7 @@ statements! {
             (link_digest, user_id, session_id, device_id, device_name, amr, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     NOTICE_OPEN = "SELECT device_name FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
-    NOTICE_OF = "SELECT user_id, device_id, amr FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
+    NOTICE_OF = "SELECT user_id, device_id, amr, expires_at FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2";
     NOTICE_CONSUME = "DELETE FROM new_device_notices WHERE link_digest = $1 AND expires_at > $2 RETURNING user_id";
     /// A session proves more while it lives; what was proven on a device counts for its notice.
     NOTICE_PROVEN = "UPDATE new_device_notices SET amr = $3 WHERE user_id = $1 AND session_id = $2";

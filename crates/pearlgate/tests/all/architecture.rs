@@ -259,3 +259,15 @@ async fn the_map_the_description_and_the_contract_agree_and_every_call_answers_a
     }
     app.finish().await;
 }
+
+#[test]
+fn there_is_one_gate() {
+    // Every way in ends at the gate of second factors: nobody else begins a session.
+    let root = crates().join("pearlgate/src");
+    let begins: Vec<PathBuf> = sources(&root)
+        .into_iter()
+        .filter(|(_, text)| text.contains("sessions::begin(") || text.contains("begin(tx, app, with)"))
+        .map(|(path, _)| path.strip_prefix(&root).unwrap().to_owned())
+        .collect();
+    assert_eq!(begins, [Path::new("mfa/gate.rs")]);
+}

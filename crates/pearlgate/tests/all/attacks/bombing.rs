@@ -9,14 +9,14 @@ use pearlgate::app::App;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use super::guessing::{LOCKED, PROXIED, at_once, both_with, get_known, guess, on_device, place};
+use super::guessing::{LOCKED, PROXIED, at_once, get_known, guess, on_device, place};
 use super::mailed::{
     NEW, RESET_DEAD, call, change_email, change_password, confirm, consume, forgot, link_token, magic,
     mailed, reset, reset_by_code, verify,
 };
 use super::support::{OTHER, ask, post};
-use crate::both;
 use crate::support::{Answer, Engine, PASSWORD, TestApp};
+use crate::{both, both_with};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

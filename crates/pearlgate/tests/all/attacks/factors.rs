@@ -6,14 +6,14 @@ use pearlgate::router::{Guard, doors};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::guessing::{PROXIED, at_once, both_with, pause, place};
+use super::guessing::{PROXIED, at_once, pause, place};
 use super::mailed::{NEW, consume, forgot, link_token, magic, mailed, open, press, reset, stored};
 use super::support::{OTHER, ask, post};
-use crate::both;
 use crate::journeys::authenticator::{
     NOT_FRESH, OFF, PAUSED, STEP, USED_UP, WRONG, by_totp, code_at, due, enrol, grant, half, sign_in, strings,
 };
 use crate::support::{Answer, PASSWORD, Person, TestApp};
+use crate::{both, both_with};
 
 const SHOW: &str = "/v1/auth/mfa";
 const AGAIN: &str = "/v1/me/reauthenticate";

@@ -11,33 +11,8 @@ use tokio::sync::Barrier;
 
 use super::mailed::{NEW, change_password, consume, forgot, link_token, look, magic, mailed, open, reset};
 use super::support::{OTHER, ask, clean, post};
+use crate::both_with;
 use crate::support::{Answer, Engine, PASSWORD, TestApp, filled, together};
-
-/// As `both!`, in dev mode or not, with settings laid over.
-macro_rules! both_with {
-    ($dev:expr, $more:expr; async fn $name:ident($app:ident: &TestApp) $body:block) => {
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
-            async fn story($app: &$crate::support::TestApp) $body
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                let app = $crate::support::TestApp::with($crate::support::Engine::Sqlite, $dev, $more).await;
-                story(&app).await;
-                app.finish().await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                let app = $crate::support::TestApp::with($crate::support::Engine::Postgres, $dev, $more).await;
-                story(&app).await;
-                app.finish().await;
-            }
-        }
-    };
-}
-pub(super) use both_with;
 
 /// There is a proxy in front, which is believed: a story's people come from wherever they say.
 pub const PROXIED: &str = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";

@@ -148,6 +148,8 @@ fn lies_about_uses() -> Vec<Lie> {
     all
 }
 
+const FAILURES: &str = "SELECT COUNT(*) FROM audit_events WHERE kind = 'passkey_failed'";
+
 async fn sessions(app: &TestApp) -> i64 {
     app.count("SELECT COUNT(*) FROM sessions").await
 }
@@ -192,8 +194,15 @@ async fn no_lie_lets_in(app: &TestApp, ada: &Person, key: &mut SoftKey) {
     let before = sessions(app).await;
     for (what, flaw, how) in lies_about_uses() {
         let told = key.getting(&options, &app.url).with(how).assertion();
+        let failures = app.count(FAILURES).await;
         shut(what, &finish(app, &id, &told).await, refusal(flaw), ada);
-        if flaw != "Credential" {
+        if flaw == "Signature" {
+            assert_eq!(
+                app.count(FAILURES).await,
+                failures,
+                "{what}: whoever has no key writes nothing into her history"
+            );
+        } else if flaw != "Credential" {
             let noted = event(app, &ada.access, "passkey_failed").await.unwrap();
             assert_eq!(noted["details"]["reason"], flaw, "{what}: {noted}");
         }

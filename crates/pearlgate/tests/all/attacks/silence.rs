@@ -9,9 +9,10 @@ use foundation::db::Statement;
 use foundation::kernel::{Secret, sha256};
 use serde_json::{Value, json};
 
-use super::guessing::{LOCKED, WRONG, both_with};
+use super::guessing::{LOCKED, WRONG};
 use super::mailed::{DEAD, NEW, RESET_DEAD, blob, consume, forgot, link_token, magic, mailed, register};
 use super::support::{OTHER, post};
+use crate::both_with;
 use crate::support::{Answer, PASSWORD, TestApp};
 
 /// One password is tried with everybody here, from one place: there is no alarm about it.

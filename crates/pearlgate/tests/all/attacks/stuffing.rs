@@ -9,9 +9,10 @@ use foundation::kernel::{MacKey, sha256};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::guessing::{PROXIED, WRONG, at_once, both_with, get_known, login_from, on_device, place, seen};
+use super::guessing::{PROXIED, WRONG, at_once, get_known, login_from, on_device, place, seen};
 use super::mailed::{blob, consume, mailed, stored};
 use super::support::ask;
+use crate::both_with;
 use crate::program::child::dev;
 use crate::support::{Answer, PASSWORD, TestApp};
 

@@ -7,10 +7,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::guessing::{PROXIED, WRONG, at_once, both_with, login_from, pause, place};
+use super::guessing::{PROXIED, WRONG, at_once, login_from, pause, place};
 use super::support::{OTHER, ask, clean, post};
-use crate::both;
 use crate::support::{Answer, Engine, PASSWORD, Person, TestApp};
+use crate::{both, both_with};
 
 const LOGIN: &str = "/v1/auth/login";
 const TOO_MANY: &str = "429 too_many_attempts";

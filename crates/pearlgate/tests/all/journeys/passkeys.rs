@@ -11,9 +11,9 @@ use super::authenticator::{
     NOT_FRESH, USED_UP, WRONG, due, enrol, finish as finish_by_code, half, reauthenticate, strings,
 };
 use super::steps::{Tab, by_link, cookies, ended, forgot, mails, reset, send_as};
-use crate::both;
 use crate::support::soft_key::{SoftKey, unb64};
 use crate::support::{Answer, PASSWORD, Person, TestApp, together};
+use crate::{both, both_with};
 
 pub const KEYS: &str = "/v1/me/passkeys";
 const MFA: &str = "/v1/me/mfa";
@@ -26,31 +26,6 @@ const NOT_FOUND: &str = "404 not_found";
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// As `both!`, with settings laid over.
-macro_rules! both_with {
-    ($more:expr; async fn $name:ident($app:ident: &TestApp) $body:block) => {
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
-            async fn story($app: &$crate::support::TestApp) $body
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                let app = $crate::support::TestApp::with($crate::support::Engine::Sqlite, true, $more).await;
-                story(&app).await;
-                app.finish().await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                let app = $crate::support::TestApp::with($crate::support::Engine::Postgres, true, $more).await;
-                story(&app).await;
-                app.finish().await;
-            }
-        }
-    };
-}
 
 /// What is to be signed, and what it is known by.
 fn asked(answer: &Answer) -> (String, Value) {
@@ -666,7 +641,7 @@ both! {
     }
 }
 
-both_with! { "[mfa]\nrequired = \"everyone\"";
+both_with! { true, "[mfa]\nrequired = \"everyone\"";
     async fn the_last_factor_that_policy_demands_stays(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         let (mut one, mut other) = (SoftKey::p256(), SoftKey::p256());
@@ -691,7 +666,7 @@ both_with! { "[mfa]\nrequired = \"everyone\"";
     }
 }
 
-both_with! { "[magic_link]\nenabled = false";
+both_with! { true, "[magic_link]\nenabled = false";
     async fn the_last_way_in_stays(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         let mut key = SoftKey::p256();

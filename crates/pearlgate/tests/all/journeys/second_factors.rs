@@ -12,9 +12,11 @@ use super::authenticator::{
     Factor, NOT_FRESH, OFF, PAUSED, STEP, USED_UP, WRONG, by_totp, code_at, due, enrol, finish, grant, half,
     reauthenticate, sign_in, strings,
 };
+use super::passkeys::add;
 use super::steps::{Tab, by_link, cookies, ended, forgot, mails, reset, send_as, token_of, wrong};
-use crate::both;
+use crate::support::soft_key::SoftKey;
 use crate::support::{Answer, PASSWORD, Person, START, TestApp};
+use crate::{both, both_with};
 
 const MFA: &str = "/v1/me/mfa";
 const TOTP: &str = "/v1/me/mfa/totp";
@@ -28,31 +30,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// As `both!`, with settings laid over.
-macro_rules! both_with {
-    ($more:expr; async fn $name:ident($app:ident: &TestApp) $body:block) => {
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
-            async fn story($app: &$crate::support::TestApp) $body
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                let app = $crate::support::TestApp::with($crate::support::Engine::Sqlite, true, $more).await;
-                story(&app).await;
-                app.finish().await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                let app = $crate::support::TestApp::with($crate::support::Engine::Postgres, true, $more).await;
-                story(&app).await;
-                app.finish().await;
-            }
-        }
-    };
-}
 
 /// Somebody is in, on this level and by these methods.
 fn is(answer: &Answer, aal: i64, amr: &[&str]) {
@@ -306,7 +283,7 @@ both! {
     }
 }
 
-both_with! { "[mfa]\nemail_code = true\nemail_code_lifetime = \"1m\"";
+both_with! { true, "[mfa]\nemail_code = true\nemail_code_lifetime = \"1m\"";
     async fn a_code_by_mail_is_asked_of_whoever_chose_it(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         assert_eq!(call(app, Method::DELETE, EMAIL_CODE, &ada.access).await.refusal(), "404 not_found");
@@ -346,7 +323,7 @@ both_with! { "[mfa]\nemail_code = true\nemail_code_lifetime = \"1m\"";
     }
 }
 
-both_with! { "[mfa]\nemail_code = true";
+both_with! { true, "[mfa]\nemail_code = true";
     async fn an_app_takes_the_place_of_the_code_by_mail(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         assert_eq!(call(app, Method::PUT, EMAIL_CODE, &ada.access).await.status, 204);
@@ -364,7 +341,7 @@ both_with! { "[mfa]\nemail_code = true";
     }
 }
 
-both_with! { "[mfa]\nemail_code = true";
+both_with! { true, "[mfa]\nemail_code = true";
     async fn another_mail_gives_no_more_guesses(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         assert_eq!(call(app, Method::PUT, EMAIL_CODE, &ada.access).await.status, 204);
@@ -561,7 +538,7 @@ both! {
     }
 }
 
-both_with! { "[mfa]\nrequired = \"everyone\"\ngrace = \"0s\"";
+both_with! { true, "[mfa]\nrequired = \"everyone\"\ngrace = \"0s\"";
     async fn whoever_has_no_grace_sets_one_up_before_they_are_in(app: &TestApp) {
         let verification = app.register("ada@example.com").await.str("/verification_id");
         let code = app.mail("ada@example.com", "verify_email", 1).await.code;
@@ -592,7 +569,7 @@ both_with! { "[mfa]\nrequired = \"everyone\"\ngrace = \"0s\"";
     }
 }
 
-both_with! { "[mfa]\nrequired = \"everyone\"";
+both_with! { true, "[mfa]\nrequired = \"everyone\"";
     async fn who_sets_none_up_in_time_is_out_until_they_do(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         let eve = app.person("eve@example.com").await;
@@ -625,7 +602,7 @@ both_with! { "[mfa]\nrequired = \"everyone\"";
     }
 }
 
-both_with! { "[mfa]\nrequired_roles = [\"staff\"]\ngrace = \"1h\"";
+both_with! { true, "[mfa]\nrequired_roles = [\"staff\"]\ngrace = \"1h\"";
     async fn a_role_can_demand_a_factor(app: &TestApp) {
         let mut people = Vec::new();
         for name in ["staff", "admin", "student"] {
@@ -647,7 +624,7 @@ both_with! { "[mfa]\nrequired_roles = [\"staff\"]\ngrace = \"1h\"";
     }
 }
 
-both_with! { "[mfa]\noperators = false";
+both_with! { true, "[mfa]\noperators = false";
     async fn operators_can_be_left_without_a_factor(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         grant(app, &ada, "admin").await;
@@ -731,7 +708,7 @@ async fn login_on(app: &TestApp, email: &str, password: &str, device: &str) -> A
     app.post("/v1/auth/login", json!({ "email": email, "password": password, "device_token": device })).await
 }
 
-both_with! { "[mfa]\ntrusted_device = \"30d\"";
+both_with! { true, "[mfa]\ntrusted_device = \"30d\"";
     async fn a_trusted_device_needs_the_password_alone(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         let factor = enrol(app, &ada).await;
@@ -762,7 +739,7 @@ both_with! { "[mfa]\ntrusted_device = \"30d\"";
     }
 }
 
-both_with! { "[mfa]\ntrusted_device = \"30d\"";
+both_with! { true, "[mfa]\ntrusted_device = \"30d\"";
     async fn trust_ends_with_whatever_casts_doubt(app: &TestApp) {
         let ways = ["session", "others", "password", "reset", "codes", "anew", "removed", "not me", "disowned"];
         for (n, way) in ways.into_iter().enumerate() {
@@ -949,7 +926,7 @@ both! {
     }
 }
 
-both_with! { "[mfa]\nrequired = \"everyone\"";
+both_with! { true, "[mfa]\nrequired = \"everyone\"";
     async fn after_a_reset_policy_asks_for_a_new_factor_at_once(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         enrol(app, &ada).await;
@@ -1014,7 +991,7 @@ both! {
     }
 }
 
-both_with! { "[mfa]\nemail_code = true";
+both_with! { true, "[mfa]\nemail_code = true";
     async fn a_mailed_code_dies_with_the_password_and_nobody_else_is_mailed_one(app: &TestApp) {
         let ada = app.person("ada@example.com").await;
         assert_eq!(call(app, Method::PUT, EMAIL_CODE, &ada.access).await.status, 204);
@@ -1034,5 +1011,42 @@ both_with! { "[mfa]\nemail_code = true";
         app.quiet().await;
         assert_eq!(mails(app, &eve.email, "mfa_code"), 0);
         assert_eq!(app.count("SELECT COUNT(*) FROM mails_asked WHERE kind = 'second_step'").await, 1, "hers alone");
+    }
+}
+
+both! {
+    async fn who_did_not_sign_in_takes_back_what_was_added_there(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        app.clock.advance(2 * MINUTE);
+        let thief = app.login(&ada.email, PASSWORD).await;
+        let told = app.mail(&ada.email, "new_device", 1).await;
+        app.clock.advance(MINUTE);
+        enrol(app, &Person::of(&thief)).await;
+        let (tab, _) = Tab::open(app, &told.links[0]).await;
+        assert_eq!(tab.press(app).await.status, 200);
+        let left = "SELECT (SELECT COUNT(*) FROM totp_factors) + (SELECT COUNT(*) FROM recovery_codes)";
+        assert_eq!(app.count(left).await, 0);
+        let mail = app.mail(&ada.email, "password_reset", 1).await;
+        assert_eq!(reset(app, by_link(&mail, NEW)).await.status, 200);
+        is(&app.login(&ada.email, NEW).await, 1, &["pwd"]);
+    }
+}
+
+both! {
+    async fn recovery_codes_that_a_thief_made_die_with_what_they_added(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let mut key = SoftKey::p256();
+        add(app, &ada.access, &mut key).await;
+        app.clock.advance(MINUTE);
+        let thiefs = enrol(app, &ada).await;
+        let told = app.mail(&ada.email, "mfa_changed", 2).await;
+        let (tab, page) = Tab::open(app, &told.links[0]).await;
+        assert!(page.text.contains("<form"), "{}", page.text);
+        assert_eq!(tab.press(app).await.status, 200);
+        let mail = app.mail(&ada.email, "password_reset", 1).await;
+        assert_eq!(reset(app, by_link(&mail, NEW)).await.status, 200);
+        let asked = app.login(&ada.email, NEW).await;
+        assert_eq!(asked.json["factors"], json!(["passkey"]), "{}", asked.text);
+        assert_eq!(finish(app, &due(&asked), "recovery_code", &thiefs.recovery[0]).await.refusal(), WRONG);
     }
 }

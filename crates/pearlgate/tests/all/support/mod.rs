@@ -63,6 +63,32 @@ macro_rules! both {
     };
 }
 
+/// As `both!`, in dev mode or not, with settings laid over.
+#[macro_export]
+macro_rules! both_with {
+    ($dev:expr, $more:expr; async fn $name:ident($app:ident: &TestApp) $body:block) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            async fn story($app: &$crate::support::TestApp) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let app = $crate::support::TestApp::with($crate::support::Engine::Sqlite, $dev, $more).await;
+                story(&app).await;
+                app.finish().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let app = $crate::support::TestApp::with($crate::support::Engine::Postgres, $dev, $more).await;
+                story(&app).await;
+                app.finish().await;
+            }
+        }
+    };
+}
+
 pub struct TestApp {
     pub url: String,
     pub app: App,
