@@ -189,6 +189,7 @@ impl TestApp {
         let clock = Clock::manual(START);
         foundation::telemetry::start_logging(false, settings.log_level);
         let running = server::start(settings, clock.clone(), Entropy::System).await.unwrap();
+        connected(&running.app).await;
         let (url, app) = (running.url.clone(), running.app.clone());
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -213,7 +214,9 @@ impl TestApp {
         let settings = test_settings(dir.path(), Some(&url), dev, more);
         let settings = Settings { public_url: self.app.settings.public_url.clone(), ..settings };
         self.twins.lock().unwrap().push(dir);
-        server::start(settings, self.clock.clone(), Entropy::System).await.unwrap()
+        let running = server::start(settings, self.clock.clone(), Entropy::System).await.unwrap();
+        connected(&running.app).await;
+        running
     }
 
     /// The same data served anew under other settings; the clock goes on.
@@ -225,6 +228,7 @@ impl TestApp {
         let settings = test_settings(dir.path(), database.as_ref().map(|d| d.url.as_str()), true, more);
         let running =
             server::start(Settings { public_url, ..settings }, clock.clone(), Entropy::System).await.unwrap();
+        connected(&running.app).await;
         let (url, app) = (running.url.clone(), running.app.clone());
         Self { url, app, clock, engine, client, dir, running, database, twins }
     }
@@ -373,6 +377,22 @@ impl TestApp {
     pub async fn sql(&self, sql: &str) {
         self.app.db.batch(sql.to_owned()).await.unwrap();
     }
+}
+
+/// Waits until a server has its connections to PostgreSQL, each busy for a moment so that the next has to be another. A
+/// machine that has much to do takes longer to open one than a request waits for it, and a story is about something else.
+async fn connected(app: &App) {
+    static BUSY: foundation::db::Statement =
+        foundation::db::Statement { name: "BUSY", text: "SELECT CAST(1 AS BIGINT) FROM pg_sleep(0.1)" };
+    if app.settings.database_url.is_none() {
+        return;
+    }
+    until("there are connections", || async {
+        let all = (0..app.settings.database_connections)
+            .map(|_| app.db.read_one(|tx| tx.one::<(i64,)>(&BUSY, &[])));
+        together(all.collect()).await.iter().all(Result::is_ok)
+    })
+    .await;
 }
 
 /// A migrated database and a clock, without a server.
