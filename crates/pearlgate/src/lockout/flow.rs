@@ -281,8 +281,10 @@ async fn tell(app: App, address_key: String) -> Result<(), JobError> {
             let told: Option<(Timestamp,)> = tx.opt(&store::TOLD, params![user, inner.clock.now()])?;
             let Some((closed,)) = locked else { return Ok(()) };
             // One link at a time; but that nobody may try any more is said when it happens.
-            let newest = told.is_some_and(|(until,)| until + NEWS > inner.clock.now() + LINK);
-            if newest || (told.is_some() && !closed) {
+            let newest = |told: Option<(Timestamp,)>| {
+                told.is_some_and(|(until,)| until + NEWS > inner.clock.now() + LINK)
+            };
+            if newest(told) || (told.is_some() && !closed) {
                 return Ok(());
             }
             let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
@@ -291,6 +293,10 @@ async fn tell(app: App, address_key: String) -> Result<(), JobError> {
                 return Ok(());
             }
             mailed::lock_person(tx, user)?;
+            // Whoever looks again may tell at this very moment, and the newer link would make the older one useless.
+            if newest(tx.opt(&store::TOLD, params![user, inner.clock.now()])?) {
+                return Ok(());
+            }
             let token = Secret::encode(PREFIX, &inner.chance.bytes::<32>());
             let now = inner.clock.now();
             tx.execute(&store::OPEN, params![user, token.digest(), now + LINK])?;
