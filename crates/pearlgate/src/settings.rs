@@ -3,6 +3,7 @@
 
 mod limits;
 mod mfa;
+mod raw;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,12 @@ use foundation::db::PostgresOptions;
 use foundation::http::Proxies;
 use foundation::kernel::{MasterKeys, Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
-use serde::Deserialize;
 
 use crate::passkeys::Party;
 pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
 pub use mfa::MfaSettings;
+pub use raw::Raw;
+use raw::*;
 
 use crate::passwords::{Pepper, Peppers};
 
@@ -38,148 +40,6 @@ pub const SECRETS: [&str; 7] = [
     "hashing.pepper",
     "hashing.old_peppers",
 ];
-
-/// The settings as they stand in TOML.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml explains each of them")]
-pub struct Raw {
-    pub server: RawServer,
-    pub service: RawService,
-    pub data: RawData,
-    pub database: RawDatabase,
-    pub secrets: RawSecrets,
-    pub mail: RawMail,
-    pub tokens: RawTokens,
-    pub mfa: RawMfa,
-    pub passkeys: RawPasskeys,
-    pub operators: RawOperators,
-    pub cors: RawCors,
-    pub devices: RawDevices,
-    pub verification: RawVerification,
-    pub recovery: RawRecovery,
-    pub magic_link: RawMagicLink,
-    pub limits: RawLimits,
-    pub lockout: RawLockout,
-    pub alarms: RawAlarms,
-    pub redis: RawRedis,
-    pub email_change: RawEmailChange,
-    pub passwords: RawPasswords,
-    pub hashing: RawHashing,
-    pub docs: RawDocs,
-    pub log: RawLog,
-}
-
-macro_rules! section {
-    ($name:ident { $($field:ident: $ty:ty),+ $(,)? }) => {
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        #[expect(missing_docs, reason = "default.toml explains each of them")]
-        pub struct $name { $(pub $field: $ty),+ }
-    };
-}
-
-section!(RawServer {
-    listen: String,
-    internal_listen: String,
-    public_url: String,
-    allowed_hosts: Vec<String>,
-    trusted_proxies: Vec<String>,
-    max_connections: usize,
-    max_connections_per_address: usize,
-    drain: String,
-});
-section!(RawService { name: String });
-section!(RawData { dir: PathBuf });
-section!(RawDatabase { url: String, ca_file: String, connections: usize });
-section!(RawSecrets { master_key: Secret, old_master_keys: Vec<Secret> });
-section!(RawMail { from: String, smtp: RawSmtp });
-section!(RawSmtp {
-    host: String,
-    port: u16,
-    tls: String,
-    username: String,
-    password: Secret,
-    ca_file: String
-});
-section!(RawTokens {
-    audience: String,
-    client_id: String,
-    access: String,
-    refresh_idle: String,
-    session: String,
-    fresh: String,
-    max_sessions: usize,
-    algorithm: String,
-    rotate_keys: String
-});
-section!(RawMfa {
-    required: String,
-    required_roles: Vec<String>,
-    operators: bool,
-    grace: String,
-    token: String,
-    email_code: bool,
-    email_code_lifetime: String,
-    trusted_device: String,
-    reset_after: String,
-});
-section!(RawPasskeys { rp_id: String, origins: Vec<String> });
-section!(RawOperators { roles: Vec<String>, session: String, refresh_idle: String });
-section!(RawCors { origins: Vec<String> });
-section!(RawDevices { places_file: String });
-section!(RawVerification { lifetime: String });
-section!(RawRecovery { lifetime: String });
-section!(RawMagicLink { enabled: bool, lifetime: String });
-section!(RawLimits {
-    store: String,
-    sign_in: RawLimit,
-    sign_in_network: RawLimit,
-    sign_in_everybody: RawLimit,
-    registration_network: RawLimit,
-    mail_network: RawLimit,
-    proof_network: RawLimit,
-    refresh: RawLimit,
-    reauthentication: RawLimit,
-    factor_changes: RawLimit,
-    mails: RawMails,
-    history: RawHistory,
-});
-section!(RawLimit { count: u32, per: String, mode: String });
-section!(RawMails { per_hour: u32, per_day: u32, mode: String });
-section!(RawHistory { keep: String, per_day: u32 });
-section!(RawLockout {
-    mode: String,
-    after: u32,
-    first: String,
-    longest: String,
-    forget: String,
-    strangers: u32,
-    devices: u32
-});
-section!(RawAlarms {
-    window: String,
-    failure_ratio: f64,
-    at_least: u32,
-    accounts_per_network: u32,
-    accounts_per_password: u32,
-    answer: String
-});
-section!(RawRedis { url: Secret });
-section!(RawEmailChange { lifetime: String, undo: String });
-section!(RawPasswords { min_length: usize, min_length_with_mfa: usize, breach: RawBreach });
-section!(RawBreach { url: String, timeout: String, filter_file: String });
-section!(RawHashing {
-    memory_kib: u32,
-    iterations: u32,
-    parallelism: u32,
-    threads: usize,
-    queue: usize,
-    pepper: Secret,
-    old_peppers: Vec<Secret>
-});
-section!(RawDocs { enabled: bool });
-section!(RawLog { format: String, level: String });
 
 /// The settings, checked.
 #[derive(Debug, Clone)]

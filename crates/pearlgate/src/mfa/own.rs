@@ -343,7 +343,7 @@ pub fn forget_planted(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
 }
 
 /// The owner of the mailbox says that what was done since a moment was not their doing: factors that were added since then
-/// go, and recovery codes that were made; those they had before stay.
+/// go, and recovery codes that were made; those they had before stay. True when something went.
 ///
 /// # Errors
 /// As every statement.
@@ -352,13 +352,14 @@ pub fn disavow(
     app: &App,
     user: Id<UserRow>,
     (since, from): (Timestamp, ClientAddress),
-) -> db::Result<()> {
-    tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, since])?;
+) -> db::Result<bool> {
+    let mut gone = tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, since])?.is_some();
     for remove in [&store::REMOVE_NEW_PASSKEYS, &store::REMOVE_NEW_CODES] {
-        tx.execute(remove, params![user, since])?;
+        gone |= tx.execute(remove, params![user, since])? > 0;
     }
     mailed::kill_halves(tx, user)?;
-    without_factor(tx, app, user, from)
+    without_factor(tx, app, user, from)?;
+    Ok(gone)
 }
 
 /// Whether a factor was added since a moment.

@@ -63,10 +63,14 @@ async fn form(
         Some((factors, false)) if factors == [Factor::Passkey.as_str()] => PAGE.state(app, status, "passkey"),
         Some((factors, false)) if factors.is_empty() => PAGE.state(app, status, "switched_off"),
         Some((factors, false)) => {
+            let passkey = factors.contains(&Factor::Passkey.as_str());
             let typed: Vec<_> =
                 factors.into_iter().filter(|factor| *factor != Factor::Passkey.as_str()).collect();
-            let page =
-                PAGE.form(app, token, json!({ "factors": typed, "field_error": error, "sent": sent }))?;
+            let page = PAGE.form(
+                app,
+                token,
+                json!({ "factors": typed, "passkey": passkey, "field_error": error, "sent": sent }),
+            )?;
             Ok((status, page).into_response())
         }
     }

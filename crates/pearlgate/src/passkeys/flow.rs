@@ -8,7 +8,8 @@ use foundation::kernel::{Id, Secret, Timestamp, sha256};
 use foundation::params;
 use serde_json::{Value, json};
 
-use super::ceremony::{self, ALGORITHMS, Assertion, Flaw, KnownKey, NewKey, Registration, Used};
+use super::ceremony::{self, Assertion, Flaw, KnownKey, NewKey, Registration, Used};
+use super::cose::ALGORITHMS;
 use super::model::{self, Bound, Challenge, LIFETIME, MOST, PasskeyRow, Presented, Refusal};
 use super::store::{self, Kept, Listed};
 use crate::accounts::{DisplayName, EmailAddress, UserRow};
@@ -87,8 +88,12 @@ pub(super) async fn finish(
     let kept = kept.await?.ok_or(Refusal::Unknown)?;
     let (user, from) = (kept.user_id, visit.from);
     let used = check(app, &answer, &challenge.bytes, &kept, (true, named));
-    // Strangers write nothing into anybody's history: they know the key's name at most.
-    let signed = used.is_err() && answer.is_signed_by(&kept.public_key);
+    if let Err(flaw) = used
+        && !answer.is_signed_by(&kept.public_key)
+    {
+        // A stranger's: they know the key's name at most, and write nothing into its owner's history.
+        return Err(flaw.into());
+    }
     let inner = app.clone();
     let done = app.db.write(move |tx| {
         mailed::lock_person(tx, user)?;
@@ -100,9 +105,7 @@ pub(super) async fn finish(
         let used = match used {
             Ok(used) => used,
             Err(flaw) => {
-                if signed {
-                    failed(tx, &inner, &kept, flaw, from)?;
-                }
+                failed(tx, &inner, &kept, flaw, from)?;
                 return Ok(Err(Refusal::Flaw(flaw)));
             }
         };

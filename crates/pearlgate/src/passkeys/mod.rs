@@ -9,6 +9,7 @@
 //!   same one.
 
 mod ceremony;
+mod cose;
 mod flow;
 pub mod http;
 mod model;

@@ -289,9 +289,10 @@ pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Re
         let Some(disowned) = sessions::disown(tx, &inner, &token, from)? else {
             return Ok(Disowned::Invalid);
         };
-        // What was begun there and waits for its second step is not theirs either.
-        mailed::kill_halves(tx, disowned.user)?;
-        mfa::disavow(tx, &inner, disowned.user, (disowned.since, from))?;
+        // Nor is what was added since, nor what waits for its second step. What was added may have opened other doors.
+        if mfa::disavow(tx, &inner, disowned.user, (disowned.since, from))? {
+            sessions::end_all(tx, &inner, disowned.user, EndReason::RevokedByUser, from)?;
+        }
         if !disowned.by_password {
             return Ok(Disowned::Ended);
         }

@@ -11,7 +11,6 @@ use foundation::params;
 use serde_json::json;
 
 use super::devices::{self, DeviceRow, named_device, plain};
-use super::guard::Current;
 use super::http::{LetIn, SessionInfo, TokenSet, Transport};
 use super::model::{EndReason, Lifetimes, Proof, SessionRow, Shown, lifetimes};
 use super::store::{self, Ended, SessionUser};
@@ -48,7 +47,7 @@ pub struct Beginning {
 /// A session with its refresh token, which leaves once.
 #[derive(Debug, Clone)]
 pub struct Started {
-    row: SessionUser,
+    pub(super) row: SessionUser,
     refresh_token: Secret,
     refresh_expires_at: Timestamp,
     known_device: bool,
@@ -171,47 +170,6 @@ pub fn device_token(app: &App, user: Id<UserRow>, device: Id<DeviceRow>) -> Secr
     devices::token(app.device_key.current(), user, device)
 }
 
-/// The device of a session that begins need not show the factor for so long.
-///
-/// # Errors
-/// As every statement.
-pub fn trust(tx: &mut Tx<'_>, started: &Started, until: Timestamp) -> db::Result<()> {
-    let row = &started.row;
-    tx.execute(&store::TRUST, params![row.user_id, row.device_id, until]).map(|_| ())
-}
-
-/// A factor was shown in a session, which goes on with the tokens that it has.
-///
-/// # Errors
-/// As every statement.
-pub fn factor_shown(tx: &mut Tx<'_>, app: &App, current: &Current, proof: Proof) -> db::Result<()> {
-    let (row, now) = (&current.row, app.clock.now());
-    let knows = proof.knows(&row.amr) || proof.aal >= 2;
-    if knows && row.aal < 2 {
-        shorten(tx, app, row.session_id, row.user_id)?;
-    }
-    let amr = proof.added_to(&row.amr, knows);
-    tx.execute(&store::SHOWN, params![row.session_id, now, i64::from(knows), amr]).map(|_| ())
-}
-
-/// The session as it is by now; none when it ended meanwhile.
-///
-/// # Errors
-/// As every statement.
-pub fn again(tx: &mut Tx<'_>, app: &App, current: &Current) -> db::Result<Option<Current>> {
-    let row = store::load(tx, current.row.session_id, app.clock.now())?;
-    Ok(row.map(|row| current.with(row)))
-}
-
-/// The person's factor is gone: no session has shown it any more.
-///
-/// # Errors
-/// As every statement.
-pub fn factor_gone(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
-    tx.execute(&store::FACTOR_GONE, params![user])?;
-    tx.execute(&store::FACTOR_WAS_GONE, params![user]).map(|_| ())
-}
-
 /// The known device that a token names: the token is one of ours for this account, and nobody disowned the device.
 ///
 /// # Errors
@@ -250,7 +208,7 @@ fn device_of(tx: &mut Tx<'_>, app: &App, with: &Beginning) -> db::Result<(Id<Dev
     Ok(known.map_or_else(|| (Id::from_bytes(app.chance.bytes()), false), |device| (device, true)))
 }
 
-fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<Lifetimes> {
+pub(super) fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<Lifetimes> {
     let s = &app.settings;
     let everybody = Lifetimes { absolute: s.session_lifetime, idle: s.refresh_idle };
     if aal < 2 {
@@ -260,20 +218,6 @@ fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> db::Result<L
     let roles: Vec<(String,)> = tx.all(&store::ROLES, params![user])?;
     let is_operator = roles.iter().any(|(role,)| s.operator_roles.contains(role));
     Ok(lifetimes(everybody, operators, is_operator, aal))
-}
-
-/// A session that shows a factor only now lives no longer than one that began with it.
-pub(super) fn shorten(
-    tx: &mut Tx<'_>,
-    app: &App,
-    session: Id<SessionRow>,
-    user: Id<UserRow>,
-) -> db::Result<()> {
-    let life = life(tx, app, user, 2)?;
-    let idle = i64::try_from(life.idle.as_micros()).unwrap_or(i64::MAX);
-    let now = app.clock.now();
-    tx.execute(&store::SHORTEN, params![session, now + life.absolute, idle])?;
-    tx.execute(&store::SHORTEN_TOKEN, params![session, now + life.idle]).map(|_| ())
 }
 
 /// One more session than the person may have ends the oldest.

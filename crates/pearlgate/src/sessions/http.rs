@@ -40,8 +40,8 @@ pub struct Refresh {
     aal: Option<i64>,
     /// How old the last proof may be, in seconds.
     #[serde(default, deserialize_with = "crate::router::present")]
-    #[schema(value_type = Option<u32>)]
-    max_age: Option<u32>,
+    #[schema(value_type = Option<i64>, minimum = 0)]
+    max_age: Option<i64>,
 }
 
 /// Whose session ends.
@@ -77,7 +77,12 @@ pub async fn refresh(
     if body.aal.is_some_and(|aal| !(1..=2).contains(&aal)) {
         return Err(Problem::invalid(vec![FieldError::new("aal", "invalid", "is 1 or 2")]));
     }
-    let max_age = body.max_age.map(|seconds| Duration::from_secs(seconds.into()));
+    let max_age = body.max_age.map(u64::try_from).transpose();
+    let max_age = max_age.map_err(|_| {
+        Problem::invalid(vec![FieldError::new("max_age", "invalid", "is a number of seconds")])
+    })?;
+    // Nothing here is older than ten years.
+    let max_age = max_age.map(|seconds| Duration::from_secs(seconds.min(315_360_000)));
     let wanted = refreshing::Wanted { aal: body.aal, max_age };
     let started = refreshing::refresh(&app, &token, wanted, from).await?;
     Ok(LetIn::new(flow::token_set(&app, started)?, transport))

@@ -14,6 +14,7 @@
 mod access_tokens;
 mod answer;
 mod devices;
+mod factors;
 mod feed;
 mod flow;
 mod guard;
@@ -30,9 +31,10 @@ mod visit;
 
 pub use access_tokens::{AccessTokens, Claims};
 pub use devices::DeviceRow;
+pub use factors::{again, factor_gone, factor_shown, trust};
 pub use flow::{
-    Barred, Beginning, Begun, Started, again, bars, begin, device, device_token, end_all, end_others,
-    factor_gone, factor_shown, known_device, let_in, sweep, trust,
+    Barred, Beginning, Begun, Started, bars, begin, device, device_token, end_all, end_others, known_device,
+    let_in, sweep,
 };
 pub use guard::Current;
 pub(crate) use guard::{reason as end_reason, require};

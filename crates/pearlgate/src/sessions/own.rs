@@ -113,7 +113,7 @@ pub fn renew_in(
     let level_2 = knows && (factor || current.row.factor_at.micros() > 0);
     tx.opt::<(Id<UserRow>,)>(&store::LOCK, params![session])?;
     if level_2 && current.row.aal < 2 {
-        super::flow::shorten(tx, app, session, user)?;
+        super::factors::shorten(tx, app, session, user)?;
     }
     let Some(row) = tx.opt::<Inspected>(&store::INSPECT, params![session])? else { return Ok(None) };
     if row.over(now).is_some() {

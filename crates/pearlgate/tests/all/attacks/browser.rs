@@ -83,7 +83,7 @@ both! {
             assert!(public.status == 200 && !public.text.contains("@ex.test") && public.header("set-cookie").is_empty(), "{path}");
             assert!(!public.text.contains("\"d\""), "a private key: {}", public.text);
         }
-        // Not yet: reset, factors, cookies for the API with `Vary`, and Clear-Site-Data when those are signed out.
+        // Not yet: cookies for the API with `Vary`, and Clear-Site-Data when those are signed out.
     }
 }
 

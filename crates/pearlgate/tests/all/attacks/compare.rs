@@ -234,5 +234,5 @@ async fn a87_rauthy_005_timing_safe_comparison() {
             path.display()
         );
     }
-    // Elsewhere: the timing of whole calls, in `equal_work`. Not yet: API keys, client secrets, one-time passwords.
+    // Elsewhere: the timing of whole calls, in `equal_work`. Not yet: API keys, client secrets.
 }

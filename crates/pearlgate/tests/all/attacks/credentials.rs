@@ -284,5 +284,5 @@ async fn a92_ghsa_xmf8_cvqr_rfgj_crash_by_malformed_credential() {
     }
     assert_eq!(app.get_as("/v1/me", &ada.access).await.status, 200);
     app.finish().await;
-    // Not yet: CBOR and JWK of passkeys, base32 of authenticator apps. The 24 hours of cargo-fuzz run by hand.
+    // CBOR of passkeys: `passkeys::ceremony`. The 24 hours of cargo-fuzz run by hand.
 }

@@ -111,7 +111,7 @@ both! {
             assert_eq!(let_in(&at_once(app, requests).await), 1);
             app.sql("DELETE FROM factor_failures").await;
         }
-        // Not yet: passkeys, which have no codes.
+        // Passkeys have no codes: their answers are told apart in a51.
     }
 }
 
@@ -265,7 +265,7 @@ both! {
         }
         assert_eq!(sessions(app).await, before, "nothing opened");
         assert_eq!(show(app, &token, "totp", &factor.code(app)).await.status, 200, "the trap");
-        // Not yet: routes of operators, passkeys.
+        // Not yet: routes of operators.
     }
 }
 
@@ -471,7 +471,7 @@ both_with! { true, "[mfa]\nrequired_roles = [\"staff\"]";
         let refused = ask(app, app.request(Method::DELETE, TOTP).bearer_auth(&staff.access)).await;
         assert_eq!((refused.refusal().as_str(), app.count(counted).await), ("409 conflict", 110));
         due(&app.login(&staff.email, PASSWORD).await);
-        // Not yet: passkeys, and factors with ids.
+        // Passkeys, which have ids, are in `passkeys`.
     }
 }
 

@@ -157,7 +157,7 @@ both! {
             let me = call(app, Method::GET, "/v1/me/activity", &login.str("/access_token"), &json!({})).await;
             assert!(me.text.contains("\"disavowed\""), "it stands in the history: {}", me.text);
         }
-        // Not yet: factors, recovery codes, a new device, social links; and a deep link in the notice of a replayed token.
+        // Factors and recovery codes: `journeys::second_factors`. Not yet: social links; and a deep link in the notice of a replayed token.
     }
 }
 

@@ -794,6 +794,6 @@ both! {
         if let Some(twin) = course.twin {
             twin.stop().await;
         }
-        // Not yet: invitations, hand-off, one-time and recovery codes, passkey challenges, OAuth codes.
+        // One-time and recovery codes and passkey challenges: `factors`, `passkeys`. Not yet: invitations, hand-off, OAuth codes.
     }
 }

@@ -265,7 +265,7 @@ both! {
                 _ => {}
             }
         }
-        // Not yet: API keys, roles, factors taken away, social sign-in of a suspended person. Others who verify our
+        // Factors taken away: `journeys::second_factors`. Not yet: API keys, roles, social sign-in of a suspended person. Others who verify our
         // access tokens by themselves and ask nobody take them until they expire: `tokens.access`, 10 minutes.
     }
 }
@@ -398,7 +398,7 @@ both! {
         let failed = ask(app, browser(app, Method::POST, "/v1/auth/login", &session_cookie(&once_more)).json(&body)).await;
         assert_eq!((failed.refusal().as_str(), set_cookies(&failed).len()), ("401 invalid_credentials", 0));
         assert_eq!(app.get_as("/v1/me", &once_more.str("/access_token")).await.status, 200);
-        // Not yet: second factors, changes of role, social sign-in.
+        // Second factors: `factors`. Not yet: changes of role, social sign-in.
     }
 }
 

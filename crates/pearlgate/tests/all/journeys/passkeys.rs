@@ -794,3 +794,16 @@ both! {
         assert_eq!(ids(app, &entered.str("/access_token")).await, [passkey]);
     }
 }
+
+both! {
+    async fn a_lock_against_strangers_is_none_to_a_passkey(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let mut key = SoftKey::p256();
+        add(app, &ada.access, &mut key).await;
+        for _ in 0..5 {
+            assert_eq!(app.login(&ada.email, "not the password at all").await.status, 401);
+        }
+        assert_eq!(app.login(&ada.email, PASSWORD).await.refusal(), "423 account_locked");
+        is(&enter(app, &mut key).await, 2, &["hwk", "mfa"]);
+    }
+}

@@ -12,10 +12,10 @@ use super::authenticator::{
     Factor, NOT_FRESH, OFF, PAUSED, STEP, USED_UP, WRONG, by_totp, code_at, due, enrol, finish, grant, half,
     reauthenticate, sign_in, strings,
 };
-use super::passkeys::add;
+use super::passkeys::{add, enter};
 use super::steps::{Tab, by_link, cookies, ended, forgot, mails, reset, send_as, token_of, wrong};
 use crate::support::soft_key::SoftKey;
-use crate::support::{Answer, PASSWORD, Person, START, TestApp};
+use crate::support::{Answer, Engine, PASSWORD, Person, START, TestApp};
 use crate::{both, both_with};
 
 const MFA: &str = "/v1/me/mfa";
@@ -1048,5 +1048,90 @@ both! {
         let asked = app.login(&ada.email, NEW).await;
         assert_eq!(asked.json["factors"], json!(["passkey"]), "{}", asked.text);
         assert_eq!(finish(app, &due(&asked), "recovery_code", &thiefs.recovery[0]).await.refusal(), WRONG);
+    }
+}
+
+both! {
+    async fn a_replayed_code_is_one_failure_and_no_wrong_password(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let factor = enrol(app, &ada).await;
+        let failures = "SELECT CAST(COALESCE(SUM(failures), 0) AS BIGINT) FROM factor_failures";
+        let guesses = "SELECT CAST(COALESCE(SUM(strangers + devices + in_a_row), 0) AS BIGINT) FROM password_guesses";
+        let (first, second) = (half(app, &ada.email, PASSWORD).await, half(app, &ada.email, PASSWORD).await);
+        let code = factor.next(app);
+        assert_eq!(finish(app, &first, "totp", &code).await.status, 200);
+        assert_eq!(finish(app, &second, "totp", &code).await.refusal(), WRONG);
+        assert_eq!((app.count(failures).await, app.count(guesses).await), (1, 0));
+        // Nor does a wrong password count as a wrong code, or a lock against it keep a half sign-in from its end.
+        for _ in 0..5 {
+            assert_eq!(app.login(&ada.email, NEW).await.status, 401);
+        }
+        assert_eq!(app.login(&ada.email, PASSWORD).await.refusal(), OFF);
+        assert_eq!(app.count(failures).await, 1);
+        assert_eq!(finish(app, &second, "totp", &factor.next(app)).await.status, 200);
+    }
+}
+
+both_with! { true, "[mfa]\nemail_code = true";
+    async fn strangers_use_up_nobodys_codes_by_mail(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        assert_eq!(call(app, Method::PUT, EMAIL_CODE, &ada.access).await.status, 204);
+        // With the first mail of all, five in this hour.
+        for n in 1..3 {
+            forgot(app, &ada.email, n).await;
+            magic_link(app, &ada.email, n).await;
+        }
+        let token = half(app, &ada.email, PASSWORD).await;
+        for n in 1..4 {
+            assert_eq!(challenge(app, &token).await.status, 200);
+            app.mail(&ada.email, "mfa_code", n).await;
+        }
+        let beyond = challenge(app, &token).await;
+        assert_eq!((beyond.refusal().as_str(), beyond.header("retry-after")), (PAUSED, "3600"));
+        app.quiet().await;
+        assert_eq!(mails(app, &ada.email, "mfa_code"), 3);
+        app.clock.advance(HOUR);
+        let token = half(app, &ada.email, PASSWORD).await;
+        assert_eq!(challenge(app, &token).await.status, 200);
+    }
+}
+
+async fn a_half_sign_in_is_its_clients_alone(engine: Engine) {
+    let app = TestApp::start(engine).await;
+    let ada = app.person("ada@example.com").await;
+    let factor = enrol(&app, &ada).await;
+    let token = half(&app, &ada.email, PASSWORD).await;
+    let app = app.restart("[tokens]\nclient_id = \"another\"").await;
+    assert_eq!(finish(&app, &token, "totp", &factor.next(&app)).await.refusal(), USED_UP);
+    let app = app.restart("").await;
+    assert_eq!(finish(&app, &token, "totp", &factor.next(&app)).await.status, 200);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_sign_in_is_its_clients_alone_on_sqlite() {
+    a_half_sign_in_is_its_clients_alone(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_sign_in_is_its_clients_alone_on_postgres() {
+    a_half_sign_in_is_its_clients_alone(Engine::Postgres).await;
+}
+
+both! {
+    async fn a_door_that_a_planted_passkey_opened_elsewhere_is_shut_with_it(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        app.clock.advance(2 * MINUTE);
+        let thief = Person::of(&app.login(&ada.email, PASSWORD).await);
+        let told = app.mail(&ada.email, "new_device", 1).await;
+        app.clock.advance(MINUTE);
+        let mut key = SoftKey::p256();
+        add(app, &thief.access, &mut key).await;
+        let elsewhere = enter(app, &mut key).await;
+        assert_eq!(elsewhere.status, 200, "{}", elsewhere.text);
+        let (tab, _) = Tab::open(app, &told.links[0]).await;
+        assert_eq!(tab.press(app).await.status, 200);
+        assert_eq!(ended(app, &elsewhere.str("/access_token")).await, "revoked_by_user");
+        assert_eq!(app.count("SELECT COUNT(*) FROM passkeys").await, 0);
     }
 }
