@@ -3,6 +3,9 @@
 //! The default file is also the list of what exists: a key that it does not have is refused, and so is a value of
 //! another type than its own. `PEARLGATE__SERVER__LISTEN` sets `server.listen`; with `_FILE` behind it the value
 //! is read from the named file, so that secrets need not stand in the environment.
+//!
+//! A section of the defaults that is called `"*"` is the template of any number of sections in its place, each with a name
+//! of its own: `[providers."*"]` has the keys and defaults of `[providers.google]`.
 
 use std::path::Path;
 
@@ -18,6 +21,9 @@ pub struct ConfigError {
     /// What is wrong with which key, and the remedy.
     pub what: String,
 }
+
+/// What the section is called that others begin as.
+const TEMPLATE: &str = "*";
 
 /// The settings while they are put together.
 #[derive(Debug, Clone)]
@@ -78,6 +84,7 @@ impl Layers {
                 continue;
             };
             let key = path.to_ascii_lowercase().replace("__", ".");
+            self.make_room(&key);
             let from_file =
                 if lookup(&self.settings, &key).is_none() { key.strip_suffix("_file") } else { None };
             let target = from_file.unwrap_or(&key).to_owned();
@@ -126,7 +133,11 @@ impl Layers {
     /// # Errors
     /// When the type and the default file have grown apart, which a test rules out, or a value does not fit.
     pub fn build<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        let read = serde_path_to_error::deserialize(Value::Table(self.settings.clone()));
+        let mut settings = self.settings.clone();
+        settings.iter_mut().filter_map(|(_, value)| value.as_table_mut()).for_each(|section| {
+            section.remove(TEMPLATE);
+        });
+        let read = serde_path_to_error::deserialize(Value::Table(settings));
         read.map_err(|e| {
             // `server.allowed_hosts[1]` was set where `server.allowed_hosts` was.
             let path = e.path().to_string();
@@ -142,13 +153,13 @@ impl Layers {
     /// All settings as TOML, the values of `secrets` hidden.
     pub fn show(&self, secrets: &[&str]) -> String {
         let mut shown = self.settings.clone();
-        for key in secrets {
+        for key in secrets.iter().flat_map(|key| self.named(key)) {
             let hide = |value: &mut Value| {
                 if value.as_str() != Some("") {
                     *value = Value::String("(hidden)".into());
                 }
             };
-            match lookup_mut(&mut shown, key) {
+            match lookup_mut(&mut shown, &key) {
                 Some(Value::Array(items)) => items.iter_mut().for_each(hide),
                 Some(value) => hide(value),
                 None => {}
@@ -157,8 +168,28 @@ impl Layers {
         toml::to_string(&shown).unwrap_or_default()
     }
 
+    /// The keys that a key stands for: `providers.*.client_secret` is one in every section of that template.
+    fn named(&self, key: &str) -> Vec<String> {
+        let Some((family, rest)) = key.split_once(".*.") else { return vec![key.to_owned()] };
+        let sections = self.settings.get(family).and_then(Value::as_table);
+        sections.into_iter().flatten().map(|(name, _)| format!("{family}.{name}.{rest}")).collect()
+    }
+
+    /// A section that is named for the first time begins as its template is.
+    fn make_room(&mut self, key: &str) {
+        let mut parts = key.splitn(3, '.');
+        let (Some(family), Some(name), Some(_)) = (parts.next(), parts.next(), parts.next()) else { return };
+        let Some(sections) = self.settings.get_mut(family).and_then(Value::as_table_mut) else { return };
+        let plain = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if let Some(template) = sections.get(TEMPLATE).cloned().filter(|_| plain) {
+            sections.entry(name).or_insert(template);
+        }
+    }
+
     fn set_text(&mut self, key: &str, text: &str, place: &str) -> Result<(), ConfigError> {
         let fail = |what: String| ConfigError { place: place.to_owned(), what };
+        self.make_room(key);
         let value = match lookup(&self.settings, key) {
             None => return Err(fail(unknown(&self.settings, key))),
             Some(Value::Integer(_)) => {
@@ -178,6 +209,7 @@ impl Layers {
 
     fn set(&mut self, key: &str, value: Value, place: &str) -> Result<(), ConfigError> {
         let fail = |what| ConfigError { place: place.to_owned(), what };
+        self.make_room(key);
         if lookup(&self.settings, key).is_none() {
             return Err(fail(unknown(&self.settings, key)));
         }
@@ -283,6 +315,35 @@ mod tests {
 
     const DEFAULTS: &str =
         "[server]\nlisten = \"127.0.0.1:8080\"\nproxies = []\nmost = 5\nopen = true\n[secrets]\nkey = \"\"\n";
+
+    #[test]
+    fn a_section_of_ones_own_begins_as_its_template() {
+        let text = "[apps.\"*\"]\nid = \"\"\nsecret = \"\"\nmost = 5\n";
+        let mut layers = Layers::new(text).unwrap();
+        layers.text("file", "[apps.one]\nid = \"1\"\nsecret = \"s\"\n").unwrap();
+        let variables = [("T__APPS__TWO__MOST".to_owned(), "7".to_owned())];
+        layers.environment("T", variables).unwrap();
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct App {
+            id: String,
+            secret: String,
+            most: i64,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        struct All {
+            apps: std::collections::BTreeMap<String, App>,
+        }
+        let all: All = layers.build().unwrap();
+        let app = |id: &str, secret: &str, most| App { id: id.into(), secret: secret.into(), most };
+        let expected = [("one".to_owned(), app("1", "s", 5)), ("two".to_owned(), app("", "", 7))];
+        assert_eq!(all.apps.into_iter().collect::<Vec<_>>(), expected);
+        let shown = layers.show(&["apps.*.secret"]);
+        assert!(shown.contains("secret = \"(hidden)\"") && !shown.contains("\"s\""), "{shown}");
+        for wrong in ["[apps.one]\nname = \"1\"", "[apps.\"Ünder\"]\nid = \"1\"", "[apps]\none = \"1\""] {
+            assert!(layers.text("file", wrong).is_err(), "{wrong}");
+        }
+    }
 
     fn refused(f: impl FnOnce(&mut Layers) -> Result<(), ConfigError>) -> String {
         f(&mut Layers::new(DEFAULTS).unwrap()).unwrap_err().to_string()

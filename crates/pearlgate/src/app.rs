@@ -16,6 +16,7 @@ use minijinja::Environment;
 use tokio::sync::{Notify, watch};
 
 use crate::accounts::UserRow;
+use crate::federation::Providers;
 use crate::limits;
 use crate::lockout::Turns;
 use crate::passwords::{Breaches, Cost, HashPool};
@@ -41,7 +42,8 @@ migrations!(
     "0004_sessions",
     "0005_limits",
     "0006_second_factors",
-    "0007_passkeys"
+    "0007_passkeys",
+    "0008_federation"
 );
 
 /// The server's parts. Cheap to clone.
@@ -67,6 +69,7 @@ pub struct Parts {
     pub history: History,
     pub hashes: HashPool,
     pub breaches: Breaches,
+    pub providers: Providers,
     pub refresh_key: RefreshKey,
     pub access_tokens: AccessTokens,
     pub keys: KeyKeeper,
@@ -135,6 +138,7 @@ impl App {
                 chance.clone(),
             )?,
             breaches: Breaches::new(&settings, &dependencies)?,
+            providers: Providers::new(&settings, &dependencies, clock.clone(), sealer.clone())?,
             trail: Trail::new(clock.clone(), chance.clone()),
             refresh_key: RefreshKey::derive(master),
             access_tokens: AccessTokens::new(&settings),

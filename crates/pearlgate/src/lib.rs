@@ -9,6 +9,7 @@ pub mod cli;
 pub mod dev;
 pub mod email_change;
 pub mod errors;
+pub mod federation;
 pub mod limits;
 pub mod lockout;
 pub mod magic_links;
@@ -34,6 +35,7 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
     let ours = [
         accounts::STATEMENTS,
         email_change::STATEMENTS,
+        federation::STATEMENTS,
         lockout::STATEMENTS,
         magic_links::STATEMENTS,
         mailed::STATEMENTS,

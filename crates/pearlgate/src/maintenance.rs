@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::{
-    lockout, magic_links, mailed, mfa, passkeys, passwords, recovery, registration, sessions, sign_in,
+    federation, lockout, magic_links, mailed, mfa, passkeys, passwords, recovery, registration, sessions,
+    sign_in,
 };
 
 const EVERY: Duration = Duration::from_secs(600);
@@ -49,10 +50,11 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let secrets = mailed::sweep(tx, inner.clock.now())?;
             mfa::sweep(tx, inner.clock.now())?;
             passkeys::sweep(tx, inner.clock.now())?;
+            let sign_ins = federation::sweep(tx, inner.clock.now())?;
             let guesses = lockout::sweep(tx, inner.clock.now())?;
             let attempts = sign_in::sweep(tx, &inner)?;
             let limits = sweep_limits(tx, inner.clock.now())?;
-            Ok(sessions || people || secrets || guesses || attempts || limits)
+            Ok(sessions || people || secrets || guesses || attempts || limits || sign_ins)
         });
         if !more.await? {
             passwords::learn_foreign(&app).await?;

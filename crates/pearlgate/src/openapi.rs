@@ -6,8 +6,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    accounts, email_change, lockout, magic_links, mfa, passkeys, passwords, recovery, registration, server,
-    sessions, sign_in,
+    accounts, email_change, federation, lockout, magic_links, mfa, passkeys, passwords, recovery,
+    registration, server, sessions, sign_in,
 };
 
 /// One refused field.
@@ -74,6 +74,9 @@ pub struct ProblemDocument {
         passkeys::http::remove, passkeys::http::begin_again,
         mfa::http::my_factors, mfa::http::begin_totp, mfa::http::confirm_totp, mfa::http::remove_totp,
         mfa::http::new_recovery_codes, mfa::http::choose_email_code, mfa::http::remove_email_code,
+        federation::http::methods, federation::http::start, federation::http::callback, federation::http::posted,
+        federation::http::exchange, federation::http::complete, federation::http::id_token,
+        federation::http::my_identities, federation::http::begin_link, federation::http::link_token, federation::http::unlink,
         sessions::http::my_sessions, sessions::http::end_my_session, sessions::http::end_my_other_sessions,
         sessions::http::revocations, sessions::http::introspect,
         sessions::http::jwks, server::http::openid_configuration, server::http::live, server::http::ready,

@@ -15,7 +15,20 @@ use crate::app::App;
 /// # Errors
 /// 500 when the template fails, which the tests rule out.
 pub fn render(app: &App, name: &str, values: Value) -> Result<Response, Problem> {
-    render_under(app, name, values, |_| String::new())
+    render_under(app, name, values, |nonce| policy(nonce, "", ""))
+}
+
+/// The same for a page whose form leads on to one of these origins in the end: browsers ask about every step.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_with_forms_to(
+    app: &App,
+    name: &str,
+    values: Value,
+    origins: &[String],
+) -> Result<Response, Problem> {
+    render_under(app, name, values, |nonce| policy(nonce, &format!(" {}", origins.join(" ")), ""))
 }
 
 /// The same for a page of dev mode with a script of its own, which calls this server.
@@ -23,14 +36,15 @@ pub fn render(app: &App, name: &str, values: Value) -> Result<Response, Problem>
 /// # Errors
 /// As [`render`].
 pub fn render_with_script(app: &App, name: &str, values: Value) -> Result<Response, Problem> {
-    render_under(app, name, values, |nonce| format!("; script-src 'nonce-{nonce}'; connect-src 'self'"))
+    let more = |nonce: &str| format!("; script-src 'nonce-{nonce}'; connect-src 'self'");
+    render_under(app, name, values, |nonce| policy(nonce, "", &more(nonce)))
 }
 
 fn render_under(
     app: &App,
     name: &str,
     mut values: Value,
-    more: impl Fn(&str) -> String,
+    policy: impl Fn(&str) -> String,
 ) -> Result<Response, Problem> {
     let nonce = BASE64URL_NOPAD.encode(&app.chance.bytes::<16>());
     if let Some(values) = values.as_object_mut() {
@@ -41,13 +55,16 @@ fn render_under(
             tracing::error!(%error, name, "a page could not be rendered");
             Problem::internal()
         })?;
-    Ok(with_policy(&nonce, &more(&nonce), html))
+    Ok(with_policy(policy(&nonce), html))
 }
 
-fn with_policy(nonce: &str, more: &str, html: String) -> Response {
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'{more}"
-    );
+fn policy(nonce: &str, forms: &str, more: &str) -> String {
+    format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'{forms}; frame-ancestors 'none'; base-uri 'none'{more}"
+    )
+}
+
+fn with_policy(policy: String, html: String) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
 }
 
@@ -61,10 +78,12 @@ pub fn problem_page(app: &App, problem: &Problem, id: &RequestId, request: &Head
     let values = json!({
         "nonce": nonce, "status": problem.status, "title": problem.title, "detail": problem.detail,
         "code": problem.code, "request_id": id.0, "retry_after": problem.retry_after.unwrap_or(0),
+        // What a provider sent back works once: the same address again leads nowhere.
+        "reloads": problem.code != "provider_unavailable",
     });
     let html =
         app.templates.get_template("pages/problem.html").and_then(|page| page.render(Serde(&values))).ok()?;
-    Some(with_policy(&nonce, "", html))
+    Some(with_policy(policy(&nonce, "", ""), html))
 }
 
 /// A cookie that lives `seconds`, seen by no script and sent to no other site; 0 seconds removes it.

@@ -29,9 +29,12 @@ use crate::limits::{
     SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
 };
 use crate::{
-    accounts, dev, email_change, errors, limits, lockout, magic_links, mfa, pages, passkeys, passwords,
-    recovery, registration, server, sessions, sign_in,
+    accounts, dev, email_change, errors, federation, limits, lockout, magic_links, mfa, pages, passkeys,
+    passwords, recovery, registration, server, sessions, sign_in,
 };
+
+/// Where providers have browsers post to: the one form of other sites that is read. It is sent on, and does nothing else.
+const POSTED: &str = "/v1/auth/oauth/{provider}/callback";
 
 /// How long a browser may remember what an application on another origin may do.
 const PREFLIGHT: Duration = Duration::from_secs(600);
@@ -114,6 +117,37 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/auth/mfa/totp/confirm", Open, &[PROOF_NETWORK], post(mfa::http::confirm_enrolment));
     map.add(M::POST, "/v1/auth/passkey/start", Open, &[], post(passkeys::http::start));
     map.add(M::POST, "/v1/auth/passkey/finish", Open, &[PROOF_NETWORK], post(passkeys::http::finish));
+    map.add(M::GET, "/v1/auth/methods", Open, &[], get(federation::http::methods));
+    map.add(
+        M::GET,
+        "/v1/auth/oauth/{provider}/start",
+        Open,
+        &[SIGN_IN_NETWORK],
+        get(federation::http::start),
+    );
+    map.add(
+        M::GET,
+        "/v1/auth/oauth/{provider}/callback",
+        Open,
+        &[PROOF_NETWORK],
+        get(federation::http::callback),
+    );
+    map.add(M::POST, POSTED, Open, &[PROOF_NETWORK], post(federation::http::posted));
+    map.add(M::POST, "/v1/auth/oauth/exchange", Open, &[PROOF_NETWORK], post(federation::http::exchange));
+    map.add(
+        M::POST,
+        "/v1/auth/oauth/complete",
+        Open,
+        &[REGISTRATION_NETWORK],
+        post(federation::http::complete),
+    );
+    map.add(
+        M::POST,
+        "/v1/auth/oauth/{provider}/id-token",
+        Open,
+        &[PROOF_NETWORK],
+        post(federation::http::id_token),
+    );
     map.add(M::POST, "/v1/auth/refresh", Open, &[REFRESH], post(sessions::http::refresh));
     map.add(M::POST, "/v1/auth/logout", Open, &[], post(sessions::http::logout));
 
@@ -150,6 +184,10 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::PATCH, "/v1/me/passkeys/{id}", SignedIn, &[], patch(passkeys::http::rename));
     map.add(M::DELETE, "/v1/me/passkeys/{id}", SignedIn, &[], delete(passkeys::http::remove));
     map.add(M::POST, "/v1/me/reauthenticate/passkey", SignedIn, &[], post(passkeys::http::begin_again));
+    map.add(M::GET, "/v1/me/identities", SignedIn, &[], get(federation::http::my_identities));
+    map.add(M::POST, "/v1/me/identities/{provider}/start", SignedIn, &[], post(federation::http::begin_link));
+    map.add(M::POST, "/v1/me/identities/{provider}", SignedIn, &[], post(federation::http::link_token));
+    map.add(M::DELETE, "/v1/me/identities/{provider}", SignedIn, &[], delete(federation::http::unlink));
     map.add(M::GET, "/v1/me/sessions", SignedIn, &[], get(sessions::http::my_sessions));
     map.add(M::DELETE, "/v1/me/sessions", SignedIn, &[], delete(sessions::http::end_my_other_sessions));
     map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, &[], delete(sessions::http::end_my_session));
@@ -306,7 +344,11 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
     // Another site's page does nothing here, whatever it carries: neither with a cookie nor by signing somebody in to
     // an account that is not theirs. A page that may is in the settings.
     let unsafe_method = !request.method().is_safe();
-    if unsafe_method && cross_origin(request.headers(), &app.settings.public_url, &app.settings.cors_origins)
+    let posted =
+        request.extensions().get::<axum::extract::MatchedPath>().is_some_and(|path| path.as_str() == POSTED);
+    if unsafe_method
+        && !posted
+        && cross_origin(request.headers(), &app.settings.public_url, &app.settings.cors_origins)
     {
         return errors::problem("permission_denied")
             .detail("This request was sent by a page of another site. Applications on other addresses are named in cors.origins.")

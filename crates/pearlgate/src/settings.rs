@@ -1,6 +1,7 @@
 //! The settings as types, checked: what contradicts itself is refused at start with the key, the place and the
 //! remedy.
 
+mod federation;
 mod limits;
 mod mfa;
 mod raw;
@@ -17,10 +18,11 @@ use foundation::kernel::{MasterKeys, Secret, WrongSetting};
 use foundation::mail::{SmtpOptions, SmtpTls};
 
 use crate::passkeys::Party;
+pub use federation::{FederationSettings, provider_of};
 pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
 pub use mfa::MfaSettings;
-pub use raw::Raw;
 use raw::*;
+pub use raw::{Raw, RawProvider};
 
 use crate::passwords::{Pepper, Peppers};
 
@@ -31,7 +33,9 @@ pub const ENVIRONMENT: &str = "PEARLGATE";
 /// Where the default settings ask about breaches.
 const PUBLIC_RANGES: &str = "https://api.pwnedpasswords.com/range/";
 /// Keys whose values are never shown.
-pub const SECRETS: [&str; 7] = [
+pub const SECRETS: [&str; 9] = [
+    "providers.*.client_secret",
+    "providers.*.private_key",
     "redis.url",
     "secrets.master_key",
     "secrets.old_master_keys",
@@ -98,6 +102,8 @@ pub struct Settings {
     pub mfa: MfaSettings,
     /// Who we are to an authenticator; in dev mode as soon as the port is known.
     pub party: Party,
+    /// Who signs people in beside us.
+    pub federation: FederationSettings,
     /// Who is an operator: people with one of these roles.
     pub operator_roles: Vec<String>,
     /// Life of an operator's session at assurance level 2.
@@ -262,10 +268,11 @@ impl Settings {
             rotate_keys: duration(layers, "tokens.rotate_keys", &raw.tokens.rotate_keys)?,
             mfa: mfa::read(layers, &raw.mfa, &raw.operators.roles)?,
             party: mfa::party(layers, &raw.passkeys, &raw.server.public_url)?,
+            federation: federation::read(layers, &raw.federation, &raw.providers, dev)?,
             operator_roles: raw.operators.roles,
             operator_session: duration(layers, "operators.session", &raw.operators.session)?,
             operator_idle: duration(layers, "operators.refresh_idle", &raw.operators.refresh_idle)?,
-            cors_origins: origins(layers, &raw.cors.origins)?,
+            cors_origins: origins(layers, "cors.origins", &raw.cors.origins)?,
             places_file: some(&raw.devices.places_file).map(PathBuf::from),
             verification_lifetime: duration(layers, "verification.lifetime", &raw.verification.lifetime)?,
             freshness: duration(layers, "tokens.fresh", &raw.tokens.fresh)?,
@@ -534,7 +541,7 @@ fn old_master_keys(layers: &Layers, texts: &[Secret]) -> Result<OldMasterKeys, C
 }
 
 /// Origins as browsers send them: scheme, host, and a port that is not the scheme's own.
-fn origins(layers: &Layers, texts: &[String]) -> Result<Vec<String>, ConfigError> {
+fn origins(layers: &Layers, key: &str, texts: &[String]) -> Result<Vec<String>, ConfigError> {
     let plain = |text: &String| {
         let host = text
             .strip_prefix("https://")
@@ -554,7 +561,7 @@ fn origins(layers: &Layers, texts: &[String]) -> Result<Vec<String>, ConfigError
     match texts.iter().find(|text| !plain(text)) {
         None => Ok(texts.to_vec()),
         Some(wrong) => Err(layers.refuse(
-            "cors.origins",
+            key,
             format!("holds {wrong:?}; give origins as browsers send them, such as \"https://app.example.com\": https, in small letters, without a path or a wildcard"),
         )),
     }

@@ -61,6 +61,9 @@ embed!(
     "mails/factor_reset/subject.txt",
     "mails/factor_reset/text.txt",
     "mails/factor_reset/html.html",
+    "mails/identity_changed/subject.txt",
+    "mails/identity_changed/text.txt",
+    "mails/identity_changed/html.html",
     "pages/layout.html",
     "pages/mfa.html",
     "pages/passkeys.html",
@@ -75,6 +78,8 @@ embed!(
     "pages/error_index.html",
     "pages/docs.html",
     "pages/mailbox.html",
+    "pages/dev_provider.html",
+    "pages/continue.html",
 );
 
 /// All templates; names that end in `.html` are escaped, and a value that is missing is an error.

@@ -24,8 +24,12 @@ pub(crate) struct Parts {
     pub(crate) oathtool: PathBuf,
     /// `chromium`, a browser with authenticators that are only in it.
     pub(crate) chromium: PathBuf,
-    /// What drives it, for that Node.
+    /// What adds a passkey in it, for that Node.
     pub(crate) passkeys_js: PathBuf,
+    /// An OpenID provider that is not ours, for that Node.
+    pub(crate) provider_js: PathBuf,
+    /// What signs in at one in a browser, for that Node.
+    pub(crate) social_js: PathBuf,
     /// The `openssl` command.
     pub(crate) openssl: PathBuf,
     /// The Python that has what `requirements.txt` names.
@@ -72,6 +76,8 @@ const NODE: Need = Need { what: "node", package: "nodejs", find: || find("node")
 const NPM: Need = Need { what: "npm", package: "npm", find: || find("npm") };
 /// The programs that verify our tokens with software that is not ours.
 const FOREIGN: &str = "crates/pearlgate/tests/foreign";
+/// Those of them that are for Node, with what they share.
+const FOREIGN_JS: [&str; 5] = ["verify.mjs", "browser.mjs", "passkeys.mjs", "provider.mjs", "social.mjs"];
 
 /// Finds everything; installs what is missing when we may, else says what to install.
 pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
@@ -84,18 +90,22 @@ pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
     }
     let (node, npm) = (NODE.found()?, NPM.found()?);
     node::check(&node)?;
+    let foreign = node::make_sure(repo, &npm, ("foreign", FOREIGN), &FOREIGN_JS)?;
+    let express = node::make_sure(repo, &npm, ("express", "examples/express"), &["server.js"])?;
     Ok(Parts {
         postgres: POSTGRES.found()?,
         redis: REDIS.found()?,
         oathtool: OATHTOOL.found()?,
         chromium: CHROMIUM.found()?,
-        passkeys_js: repo.root().join(FOREIGN).join("passkeys.mjs"),
+        passkeys_js: foreign.join("passkeys.mjs"),
+        provider_js: foreign.join("provider.mjs"),
+        social_js: foreign.join("social.mjs"),
         openssl: OPENSSL.found()?,
         python: venv::make_sure(repo, &PYTHON.found()?)?,
         smtp: repo.part("smtp_server.py"),
-        foreign_js: node::make_sure(repo, &npm, "foreign", FOREIGN, "verify.mjs")?,
+        foreign_js: foreign.join("verify.mjs"),
         foreign_py: repo.root().join(FOREIGN).join("verify.py"),
-        express: node::make_sure(repo, &npm, "express", "examples/express", "server.js")?,
+        express: express.join("server.js"),
         node,
         postgres_user: user::for_postgres()?,
     })

@@ -26,12 +26,17 @@ pub(crate) fn check(node: &Path) -> Outcome {
     ))
 }
 
-/// A copy of a program from the folder `from`, with its packages. Instant when its lock file is what was installed the
-/// last time; the program itself is always the newest.
-pub(crate) fn make_sure(repo: &Repo, npm: &Path, name: &str, from: &str, program: &str) -> Outcome<PathBuf> {
+/// A folder with copies of programs from the folder `from`, and their packages. Instant when its lock file is what was
+/// installed the last time; the programs themselves are always the newest.
+pub(crate) fn make_sure(
+    repo: &Repo,
+    npm: &Path,
+    (name, from): (&str, &str),
+    programs: &[&str],
+) -> Outcome<PathBuf> {
     let home = repo.tools().join("node").join(name);
     std::fs::create_dir_all(&home).or_fail(format!("cannot make {}", home.display()), REMEDY)?;
-    for file in ["package.json", "package-lock.json", ".npmrc", program] {
+    for file in ["package.json", "package-lock.json", ".npmrc"].iter().chain(programs) {
         let copy = home.join(file);
         std::fs::write(&copy, repo.read(&format!("{from}/{file}"))?)
             .or_fail(format!("cannot write {}", copy.display()), REMEDY)?;
@@ -40,12 +45,12 @@ pub(crate) fn make_sure(repo: &Repo, npm: &Path, name: &str, from: &str, program
     let stamp = home.join("node_modules/installed-package-lock.json");
     let wanted = repo.read(&format!("{from}/package-lock.json"))?;
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(home.join(program));
+        return Ok(home);
     }
     run_aside(
         Command::new(npm).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&home),
         REMEDY,
     )?;
     std::fs::write(&stamp, wanted).or_fail(format!("cannot write {}", stamp.display()), REMEDY)?;
-    Ok(home.join(program))
+    Ok(home)
 }

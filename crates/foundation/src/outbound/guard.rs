@@ -219,6 +219,12 @@ impl Dependencies {
         dependency
     }
 
+    /// Takes one off the list: nobody calls it any more.
+    pub fn remove(&self, dependency: &Dependency) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| !Arc::ptr_eq(&one.0, &dependency.0));
+    }
+
     /// How they are, in the order in which they were added.
     pub fn health(&self) -> Vec<Health> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Dependency::health).collect()

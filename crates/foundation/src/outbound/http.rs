@@ -1,10 +1,12 @@
 //! HTTP to other people's machines: no redirects, a cap on the answer, always through a [`Dependency`].
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
+use super::addresses::{Guarded, Private};
 use super::guard::{CallError, Dependency};
 use crate::kernel::tls;
 
@@ -12,8 +14,16 @@ use crate::kernel::tls;
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     dependency: Dependency,
+    asking: Asking,
+}
+
+/// What a conversation asks with, within the budget of the one call that it is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Asking {
     client: reqwest::Client,
     cap: usize,
+    /// Where it may go; none when whoever operates the server has named the address.
+    private: Option<Private>,
 }
 
 /// What came back.
@@ -30,17 +40,16 @@ impl HttpClient {
     ///
     /// # Errors
     /// In words, when the authorities in `ca_file` cannot be read.
-    #[expect(clippy::disallowed_methods, reason = "the one place that makes an HTTP client")]
     pub fn new(dependency: Dependency, ca_file: Option<&Path>, cap: usize) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("pearlgate/", env!("CARGO_PKG_VERSION")))
-            .tls_backend_preconfigured(tls::client_config(ca_file)?)
-            .build()
-            .map_err(|e| e.to_string())?;
-        Ok(Self { dependency, client, cap })
+        Ok(Self { dependency, asking: Asking::new(ca_file, cap, None)? })
+    }
+
+    /// A client for addresses that somebody else may name: https and public ones, and private hosts by name.
+    ///
+    /// # Errors
+    /// As [`HttpClient::new`].
+    pub fn guarded(dependency: Dependency, cap: usize, private: Private) -> Result<Self, String> {
+        Ok(Self { dependency, asking: Asking::new(None, cap, Some(private))? })
     }
 
     /// GET with some headers; `read` makes sense of the answer, within the call's budget, or says that there is none
@@ -54,17 +63,91 @@ impl HttpClient {
         headers: &[(&'static str, &str)],
         read: impl Fn(Answer) -> Option<T>,
     ) -> Result<T, CallError> {
-        let request =
-            headers.iter().fold(self.client.get(url), |request, (name, value)| request.header(*name, *value));
-        let call = async {
-            read(self.send(request).await?).ok_or_else(|| CallError::Away("its answer makes no sense".into()))
-        };
-        self.dependency.call(call).await
+        self.converse(|asking| async move {
+            read(asking.get(url, headers).await?).ok_or_else(|| CallError::Away(NO_SENSE.into()))
+        })
+        .await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, CallError> {
-        let away = |e: reqwest::Error| CallError::Away(e.without_url().to_string());
-        let response = request.send().await.map_err(away)?;
+    /// Several questions that are one call: together they have its budget, and all of them answered is success.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn converse<T, F: Future<Output = Result<T, CallError>>>(
+        &self,
+        talk: impl FnOnce(Asking) -> F,
+    ) -> Result<T, CallError> {
+        self.dependency.call(talk(self.asking.clone())).await
+    }
+
+    /// How the dependency is.
+    pub fn dependency(&self) -> &Dependency {
+        &self.dependency
+    }
+}
+
+const NO_SENSE: &str = "its answer makes no sense";
+
+impl Asking {
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes an HTTP client")]
+    fn new(ca_file: Option<&Path>, cap: usize, private: Option<Private>) -> Result<Self, String> {
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .user_agent(concat!("pearlgate/", env!("CARGO_PKG_VERSION")))
+            .tls_backend_preconfigured(tls::client_config(ca_file)?);
+        if let Some(private) = &private {
+            builder = builder.dns_resolver(Arc::new(Guarded(private.clone())));
+        }
+        let client = builder.build().map_err(|e| e.to_string())?;
+        Ok(Self { client, cap, private })
+    }
+
+    /// Whether this client would go to an address: for one that somebody's browser is sent to.
+    ///
+    /// # Errors
+    /// [`CallError::Away`] with the reason why not.
+    pub fn admits(&self, url: &reqwest::Url) -> Result<(), CallError> {
+        let Some(private) = &self.private else { return Ok(()) };
+        private.admits(url).map_err(CallError::Away)
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub async fn get(&self, url: &str, headers: &[(&'static str, &str)]) -> Result<Answer, CallError> {
+        self.send(self.client.get(url), headers).await
+    }
+
+    /// POST of a form.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub async fn post_form(
+        &self,
+        url: &str,
+        headers: &[(&'static str, &str)],
+        form: &[(&str, &str)],
+    ) -> Result<Answer, CallError> {
+        let body = form.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+        let body = body.collect::<Vec<_>>().join("&");
+        let request =
+            self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body);
+        self.send(request, headers).await
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Answer, CallError> {
+        let away = |e: reqwest::Error| CallError::Away(in_words(&e.without_url()));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.build().map_err(away)?;
+        self.admits(request.url())?;
+        let response = self.client.execute(request).await.map_err(away)?;
         let status = response.status();
         if status.is_server_error() || status.is_redirection() {
             return Err(CallError::Away(format!("it answered {}", status.as_u16())));
@@ -75,6 +158,21 @@ impl HttpClient {
             .map_err(|_| CallError::Away("its answer broke off or is larger than allowed".into()))?;
         Ok(Answer { status: status.as_u16(), body: body.to_bytes() })
     }
+}
+
+/// An error with what it came from: "error sending request" alone helps nobody.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        words = format!("{words}: {cause}");
+        next = cause.source();
+    }
+    words
+}
+
+fn escaped(text: &str) -> impl std::fmt::Display + '_ {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
 }
 
 #[cfg(test)]

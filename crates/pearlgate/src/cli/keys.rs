@@ -7,6 +7,7 @@ use foundation::kernel::{Clock, Entropy, MasterKeys, Sealer};
 
 use super::{Common, Failure, block_on, lenient, say};
 use crate::app::MIGRATIONS;
+use crate::federation;
 use crate::server::{master_keys, open_database};
 use crate::sessions::{KeyKeeper, Rotated};
 use crate::transfer;
@@ -70,8 +71,10 @@ pub(super) fn reseal(common: &Common) -> Result<ExitCode, Failure> {
         open.migrate().await?;
         let keys = open.keeper.reseal().await.map_err(|e| other(&e))?;
         let factors = transfer::reseal_factors(&open.db, &open.sealer).await.map_err(Failure::Other)?;
+        let reseal_providers = federation::reseal_providers(&open.db, &open.sealer);
+        let providers = reseal_providers.await.map_err(Failure::Other)?;
         say(&format!(
-            "{keys} signing keys and {factors} second factors are sealed under the current master key now."
+            "{keys} signing keys, {factors} second factors and {providers} providers are sealed under the current master key now."
         ));
         say(
             "What else was made under an old one is short-lived: codes in mails and mails that wait (3 days), refresh tokens (tokens.refresh_idle), and what makes a device a known one (until it signs in again).",

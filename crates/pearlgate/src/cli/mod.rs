@@ -8,6 +8,7 @@ mod limits;
 mod migrate;
 mod people;
 mod progress;
+mod provider;
 mod serve;
 mod user;
 
@@ -74,9 +75,61 @@ enum Command {
     /// Shut somebody out, let them in again, unlock them, end their sessions
     #[command(subcommand)]
     User(User),
+    /// Who else signs people in: Google, GitHub, any OpenID provider
+    #[command(subcommand)]
+    Provider(Provider),
     /// Limits and lockout
     #[command(subcommand)]
     Limits(Limits),
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+What is changed here holds for the next request of every server on the same database: none is started anew. Providers can \
+also stand in the settings, as [providers.NAME]; those are changed there, and can be disabled here.")]
+enum Provider {
+    /// Show them all
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Add a provider, or change one that was added
+    #[command(after_help = "\
+FILE is TOML with the keys of [providers.\"*\"] in `pearlgate config show --default`, such as
+    preset = \"google\"
+    client_id = \"….apps.googleusercontent.com\"
+    client_secret = \"…\"
+It is kept sealed in the database. At the provider, register {public_url}/v1/auth/oauth/NAME/callback.")]
+    Add {
+        /// What it is called in addresses: small letters, digits, hyphens
+        name: String,
+        /// Its settings
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let nobody sign in through a provider
+    Disable {
+        /// What it is called in addresses
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let people sign in through it again
+    Enable {
+        /// What it is called in addresses
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take a provider away that was added; identities that are linked at it stay, and let nobody in
+    Remove {
+        /// What it is called in addresses
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Subcommand)]
@@ -332,6 +385,7 @@ pub fn run() -> ExitCode {
         Command::Keys(Keys::Revoke { kid, common }) => keys::revoke(&common, &kid),
         Command::Keys(Keys::Reseal(common)) => keys::reseal(&common),
         Command::User(command) => user::run(&command),
+        Command::Provider(command) => provider::run(&command),
         Command::Limits(command) => limits::run(&command),
         Command::Config(Config::Show { default, common }) => show(default, &common),
         Command::Breach(Breach::Build(options)) => breach::build(&options),

@@ -79,7 +79,7 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
     }
 }
 
-fn open(common: &Common) -> Result<App, Failure> {
+pub(super) fn open(common: &Common) -> Result<App, Failure> {
     let settings = lenient(common)?;
     if settings.database_url.is_none() && !settings.data_dir.join("pearlgate.db").exists() {
         return Err(Failure::Other(format!("there is no database in {} yet", settings.data_dir.display())));
@@ -90,6 +90,6 @@ fn open(common: &Common) -> Result<App, Failure> {
     App::new(settings, db, Clock::System, Entropy::System, &master).map_err(Failure::Other)
 }
 
-fn other(e: &dyn std::fmt::Display) -> Failure {
+pub(super) fn other(e: &dyn std::fmt::Display) -> Failure {
     Failure::Other(e.to_string())
 }

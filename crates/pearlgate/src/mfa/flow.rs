@@ -68,7 +68,11 @@ fn again(tx: &mut Tx<'_>, app: &App, half: &Half, shown: Proof, wish: &Wish) -> 
 
 /// What the first step was.
 fn first_of(half: &Half) -> Proof {
-    if half.password_hash.is_empty() { Proof::MAILBOX } else { Proof::PASSWORD }
+    match half.password_hash.is_empty() {
+        false => Proof::PASSWORD,
+        true if half.amr == Proof::FEDERATED.amr => Proof::FEDERATED,
+        true => Proof::MAILBOX,
+    }
 }
 
 fn transport_of(half: &Half, wish: &Wish) -> Result<Transport, Refusal> {

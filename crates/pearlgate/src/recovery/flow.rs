@@ -6,7 +6,7 @@ use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError, When};
-use foundation::kernel::{Digest, Id, Secret};
+use foundation::kernel::{Digest, Id, Secret, Timestamp};
 use foundation::mail::Mail;
 use foundation::params;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use super::store::{self, NotMe};
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::email_change;
+use crate::federation;
 use crate::lockout;
 use crate::mailed::{self, Asked, NOT_ME, Proofs, RESET, code_digest, in_words};
 use crate::mfa;
@@ -216,17 +217,29 @@ pub(super) async fn open_for(app: &App, token: &Secret) -> Result<Option<(String
 ///
 /// # Errors
 /// [`Refusal::Fault`].
-pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<(String, bool)>, Refusal> {
+pub(crate) async fn not_me_for(app: &App, token: &Secret) -> Result<Option<(String, Added)>, Refusal> {
     if !mailed::is_token(NOT_ME, token) {
         return Ok(None);
     }
     let (digest, now) = (token.digest(), app.clock.now());
     let open = app.db.read(move |tx| {
         let Some(row) = tx.opt::<NotMe>(&store::NOT_ME, params![digest, now])? else { return Ok(None) };
-        let added = mfa::added_since(tx, row.user_id, row.created_at)?;
+        let added = Added {
+            factor: mfa::added_since(tx, row.user_id, row.created_at)?,
+            identity: federation::linked_since(tx, row.user_id, row.created_at)?,
+        };
         Ok(Some((row.address, added)))
     });
     Ok(open.await?)
+}
+
+/// What goes that was added since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added {
+    /// A second factor.
+    pub(crate) factor: bool,
+    /// An identity at a provider.
+    pub(crate) identity: bool,
 }
 
 /// What became of a "that was not me".
@@ -261,6 +274,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         }
         tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
         mfa::disavow(tx, &inner, user, (row.created_at, from))?;
+        federation::disavow(tx, user, row.created_at)?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
@@ -290,7 +304,11 @@ pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Re
             return Ok(Disowned::Invalid);
         };
         // Nor is what was added since, nor what waits for its second step. What was added may have opened other doors.
-        if mfa::disavow(tx, &inner, disowned.user, (disowned.since, from))? {
+        let factor = mfa::disavow(tx, &inner, disowned.user, (disowned.since, from))?;
+        // A provider's word let them in: whoever has that identity, it is not (only) the owner of this mailbox.
+        let since = if disowned.by_identity { Timestamp::from_micros(0) } else { disowned.since };
+        let identity = federation::disavow(tx, disowned.user, since)?;
+        if factor || (identity && !disowned.by_identity) {
             sessions::end_all(tx, &inner, disowned.user, EndReason::RevokedByUser, from)?;
         }
         if !disowned.by_password {

@@ -95,10 +95,11 @@ pub(crate) async fn show_not_me(
                 return NOT_ME.form(&app, &token, json!({ "what": "keep_factors" }));
             }
             match flow::not_me_for(&app, &token).await? {
-                Some((address, true)) => {
-                    NOT_ME.form(&app, &token, json!({ "address": address, "what": "remove_factor" }))
+                Some((address, added)) => {
+                    let values =
+                        json!({ "address": address, "factor": added.factor, "identity": added.identity });
+                    NOT_ME.form(&app, &token, values)
                 }
-                Some((address, false)) => NOT_ME.form(&app, &token, json!({ "address": address })),
                 None => NOT_ME.state(&app, StatusCode::OK, "invalid"),
             }
         }

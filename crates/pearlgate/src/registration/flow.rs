@@ -6,7 +6,7 @@ use foundation::audit::Stream;
 use foundation::db::{self, Param, Statement, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError, When};
-use foundation::kernel::{Digest, Id, Secret};
+use foundation::kernel::{Digest, Id, Secret, Timestamp};
 use foundation::mail::Mail;
 use foundation::params;
 use serde::{Deserialize, Serialize};
@@ -123,18 +123,21 @@ async fn prove(
     let outcome = app.db.write(move |tx| {
         let now = inner.clock.now();
         let own_hash = own.as_ref().map_or("", |(hash, _)| hash);
+        let identity = waiting_identity(tx, &shown)?;
         let Some(proven) = consume(tx, &inner, &shown, own_hash, from)? else {
             return Ok(Outcome::Invalid);
         };
         if let Some((_, asked)) = &own {
             passwords::note_breach_check(tx, proven.user_id, *asked, now)?;
         }
-        activate(tx, &inner, &proven, from)?;
+        activate(tx, &inner, &proven, identity, from)?;
         let Some((visit, transport)) = visit.clone() else { return Ok(Outcome::Proven) };
+        // Without a password it was the mailbox that was proven now; the identity, a while ago.
+        let by_password = !proven.password_hash.is_empty();
         let with = Beginning {
             user: proven.user_id,
-            password_hash: Some(proven.password_hash),
-            proof: Proof::PASSWORD,
+            password_hash: by_password.then_some(proven.password_hash),
+            proof: if by_password { Proof::PASSWORD } else { Proof::MAILBOX },
             visit,
         };
         Ok(mfa::enter(tx, &inner, &with, transport)?
@@ -243,10 +246,39 @@ fn consume_code(
     tx.opt(&store::CONSUME_CODE, params![id, guess.code_digest])
 }
 
-/// The first proof of ownership: the password becomes the account's, everything else that was planted dies.
-fn activate(tx: &mut Tx<'_>, app: &App, proven: &Consumed, from: ClientAddress) -> db::Result<()> {
+/// The identity that waits for a verification, for whoever has its id: looked at before the verification goes, and it with
+/// it.
+fn waiting_identity(tx: &mut Tx<'_>, shown: &Shown) -> db::Result<Option<(String, String)>> {
+    match shown {
+        Shown::IdAndLink(id, _) | Shown::IdAndCode(id, _) => {
+            lock(tx, &store::BY_ID, params![id])?;
+            tx.opt(&store::PENDING_OF, params![id])
+        }
+        // The mailbox's owner, who has a password of their own.
+        Shown::LinkAndPassword(..) => Ok(None),
+    }
+}
+
+/// The first proof of ownership: the password becomes the account's, or the identity is linked to it; everything else that
+/// was planted dies.
+fn activate(
+    tx: &mut Tx<'_>,
+    app: &App,
+    proven: &Consumed,
+    identity: Option<(String, String)>,
+    from: ClientAddress,
+) -> db::Result<()> {
     first_proof(tx, app, proven.user_id, from)?;
-    passwords::set(tx, proven.user_id, &proven.password_hash, app.clock.now())
+    if !proven.password_hash.is_empty() {
+        return passwords::set(tx, proven.user_id, &proven.password_hash, app.clock.now());
+    }
+    let Some((provider, subject)) = identity else { return Ok(()) };
+    let now = app.clock.now();
+    let values = params![provider, subject, proven.user_id, now];
+    if tx.opt::<(Timestamp,)>(&store::LINK_PENDING, values)?.is_some() {
+        app.audit_own(tx, proven.user_id, "identity_linked", from, json!({ "provider": provider }))?;
+    }
+    Ok(())
 }
 
 /// Notes that a mailbox was proven, by whatever was mailed to it. When it is the first proof, everything dies that

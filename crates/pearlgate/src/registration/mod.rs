@@ -7,6 +7,8 @@
 //! * A second registration of an unproven address replaces the first (the newest wins, the older id dies); of a
 //!   proven one it stores nothing, and the mail says that there is an account. The answer is the same.
 //! * The request hashes and leaves a job (`register`), which stores: its time tells nothing about the address.
+//! * An identity of a provider that did not prove an address waits in the place of a password, and is linked by the same
+//!   proof.
 //! * Five wrong guesses kill a code, its link lives on; wrong codes also count over all of an account's mails.
 
 mod flow;
@@ -18,4 +20,5 @@ mod store;
 
 pub use flow::{ResendVerification, first_proof, forget_profile, handle, sweep};
 pub use model::{Refusal, VerificationRow};
+pub use register::{Claimed, Newcomer, begin_by_identity, claim};
 pub use store::STATEMENTS;

@@ -15,7 +15,7 @@ use foundation::params;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::flow::{code, locked_holder, mail_proofs};
+use super::flow::{code, first_proof, locked_holder, mail_proofs};
 use super::model::{PREFIX, Refusal, VerificationRow};
 use super::store::{self, Holder};
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
@@ -62,6 +62,7 @@ pub(super) async fn register(
         metadata: form.metadata.0,
         id,
         from: from.0,
+        identity: None,
     };
     let job = Register { sealed: seal(app, &wanted)? };
     let (inner, claimed) = (app.clone(), key.clone());
@@ -77,6 +78,80 @@ pub(super) async fn register(
     }
     let first = key.replay(&app.db, app.clock.now()).await?;
     first.and_then(|first| first.body.parse().ok()).ok_or_else(|| Refusal::Problem(Problem::internal()))
+}
+
+/// Somebody who has signed in at a provider that said too little.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// The address to prove.
+    pub email: EmailAddress,
+    /// What they are called.
+    pub display_name: DisplayName,
+    /// Their language.
+    pub locale: Locale,
+    /// The provider, and what it calls them: linked when the address is proven.
+    pub identity: (String, String),
+}
+
+/// Registers with an identity in the place of a password, as [`register`] does with one: whoever has the address.
+///
+/// # Errors
+/// As every statement.
+pub fn begin_by_identity(
+    tx: &mut Tx<'_>,
+    app: &App,
+    id: Id<VerificationRow>,
+    newcomer: Newcomer,
+    from: ClientAddress,
+) -> db::Result<()> {
+    let wanted = Wanted {
+        email: newcomer.email.as_str().to_owned(),
+        password_hash: String::new(),
+        asked: true,
+        display_name: newcomer.display_name.0,
+        locale: newcomer.locale.0,
+        metadata: "{}".to_owned(),
+        id,
+        from: from.0,
+        identity: Some(newcomer.identity),
+    };
+    let sealed = seal(app, &wanted).map_err(|_| db::Error::Bug("a registration cannot be sealed".into()))?;
+    let when = When::now(app.clock.now(), app.settings.verification_lifetime);
+    app.queue.enqueue(tx, &Register { sealed }, &when).map(|_| ())
+}
+
+/// Whose an address is, that somebody has proven in another way than by a mail.
+#[derive(Debug, Clone, Copy)]
+pub enum Claimed {
+    /// Theirs, now: nobody had it, or nobody had proven it. What was planted at it is dead.
+    Theirs(Id<UserRow>),
+    /// Somebody's who had proven it before; that one is locked, and nothing was changed.
+    Proven(Id<UserRow>),
+}
+
+/// Makes an address the account of whoever has proven it, unless it is one already.
+///
+/// # Errors
+/// As every statement.
+pub fn claim(
+    tx: &mut Tx<'_>,
+    app: &App,
+    (email, display_name, locale): (&EmailAddress, &DisplayName, &Locale),
+    from: ClientAddress,
+) -> db::Result<Claimed> {
+    let profile = Profile {
+        email: email.clone(),
+        display_name: display_name.clone(),
+        locale: locale.clone(),
+        metadata: Metadata("{}".to_owned()),
+    };
+    let before = locked_holder(tx, email.key())?;
+    let (holder, verified) = holder(tx, app, &profile, before)?;
+    if verified {
+        return Ok(Claimed::Proven(holder.user_id));
+    }
+    first_proof(tx, app, holder.user_id, from)?;
+    Ok(Claimed::Theirs(holder.user_id))
 }
 
 /// Stores a registration and sends its mail. The request writes the same for every address: whether it was taken is found
@@ -97,6 +172,9 @@ struct Wanted {
     metadata: String,
     id: Id<VerificationRow>,
     from: IpAddr,
+    /// What is linked when the address is proven, in the place of the password.
+    #[serde(default)]
+    identity: Option<(String, String)>,
 }
 
 impl Job for Register {
@@ -134,6 +212,7 @@ pub(super) async fn store(app: App, job: Register) -> Result<(), JobError> {
                 asked: job.asked,
                 id: job.id,
                 proofs: &proofs,
+                identity: job.identity.as_ref(),
             };
             registration.store(tx, from)
         })
@@ -157,6 +236,7 @@ struct Registration<'r> {
     asked: bool,
     id: Id<VerificationRow>,
     proofs: &'r Proofs,
+    identity: Option<&'r (String, String)>,
 }
 
 impl Registration<'_> {
@@ -175,7 +255,7 @@ impl Registration<'_> {
             return Ok(());
         }
         let before = locked_holder(tx, self.form.email.key())?;
-        let (holder, verified) = self.holder(tx, before)?;
+        let (holder, verified) = holder(tx, self.app, self.form, before)?;
         let stream = Stream::of(holder.user_id);
         let service_name = &self.app.settings.service_name;
         let now = self.app.clock.now();
@@ -195,36 +275,41 @@ impl Registration<'_> {
             &store::OPEN,
             params![holder.user_id, self.id, link, code, self.password_hash, expires_at],
         )?;
+        // The newest wins, as with the password.
+        tx.execute(&store::DROP_PENDING, params![holder.user_id])?;
+        if let Some((provider, subject)) = self.identity {
+            tx.execute(&store::PENDING, params![holder.user_id, self.id, provider, subject])?;
+        }
         passwords::note_breach_check(tx, holder.user_id, self.asked, now)?;
         mail_proofs(tx, self.app, self.form.email.as_str(), self.proofs)?;
         self.app.audit(tx, &stream, "registration", from, json!({ "verification": self.id }))
     }
+}
 
-    /// The person whose address it is, made now when there is nobody, and whether the address was proven; an
-    /// unproven one takes over the newest profile.
-    fn holder(&self, tx: &mut Tx<'_>, before: Option<Holder>) -> db::Result<(Holder, bool)> {
-        let (form, key) = (self.form, self.form.email.key());
-        if let Some(holder) = before {
-            let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
-            if !verified {
-                let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
-                tx.execute(&store::REPLACE_PROFILE, params![holder.user_id, name, locale, metadata])?;
-                tx.execute(&store::REPLACE_ADDRESS, params![holder.user_id, form.email.as_str()])?;
-            }
-            return Ok((holder, verified));
+/// The person whose address it is, made now when there is nobody, and whether the address was proven; an unproven one
+/// takes over the newest profile.
+fn holder(tx: &mut Tx<'_>, app: &App, form: &Profile, before: Option<Holder>) -> db::Result<(Holder, bool)> {
+    let key = form.email.key();
+    if let Some(holder) = before {
+        let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
+        if !verified {
+            let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+            tx.execute(&store::REPLACE_PROFILE, params![holder.user_id, name, locale, metadata])?;
+            tx.execute(&store::REPLACE_ADDRESS, params![holder.user_id, form.email.as_str()])?;
         }
-        let user_id = Id::<UserRow>::new(&self.app.clock, &self.app.chance);
-        let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
-        tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, self.app.clock.now()])?;
-        let ours: Option<(Id<UserRow>,)> =
-            tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
-        if ours.is_some() {
-            lockout::adopt(tx, self.app, user_id, key)?;
-            return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
-        }
-        // Somebody registered the same address between our look and our insert.
-        tx.execute(&store::DELETE_USER, params![user_id])?;
-        let before = locked_holder(tx, key)?;
-        self.holder(tx, before)
+        return Ok((holder, verified));
     }
+    let user_id = Id::<UserRow>::new(&app.clock, &app.chance);
+    let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+    tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, app.clock.now()])?;
+    let ours: Option<(Id<UserRow>,)> =
+        tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
+    if ours.is_some() {
+        lockout::adopt(tx, app, user_id, key)?;
+        return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
+    }
+    // Somebody registered the same address between our look and our insert.
+    tx.execute(&store::DELETE_USER, params![user_id])?;
+    let before = locked_holder(tx, key)?;
+    holder(tx, app, form, before)
 }

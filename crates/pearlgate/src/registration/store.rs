@@ -52,6 +52,12 @@ statements! {
     DROP_PASSWORD = "DELETE FROM password_credentials WHERE user_id = $1";
     DROP_FOREIGN = "DELETE FROM foreign_hashes WHERE user_id = $1";
     DROP_IDENTITIES = "DELETE FROM federated_identities WHERE user_id = $1";
+    DROP_PENDING = "DELETE FROM pending_identities WHERE user_id = $1";
+    PENDING = "INSERT INTO pending_identities (user_id, verification_id, provider, subject) VALUES ($1, $2, $3, $4)";
+    PENDING_OF = "SELECT provider, subject FROM pending_identities WHERE verification_id = $1";
+    /// Somebody else may have it by now, who came first.
+    LINK_PENDING = "INSERT INTO federated_identities (provider, subject, user_id, linked_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (provider, subject) DO NOTHING RETURNING linked_at";
     /// People who never proved their address, a while after their last mail became useless; not those that an
     /// operator brought here. Whoever is registering or proving that address has their lock, and is spared.
     NEVER_PROVEN = "SELECT u.id FROM users u WHERE u.id IN
@@ -99,6 +105,7 @@ record! {
     #[derive(Debug)]
     pub(super) struct Consumed {
         pub(super) user_id: Id<UserRow>,
+        /// "" when it is an identity that waited.
         pub(super) password_hash: String,
     }
 }

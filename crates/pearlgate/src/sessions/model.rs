@@ -51,6 +51,11 @@ impl Proof {
     /// A one-time password of an app, or a recovery code, and nothing else.
     pub const FACTOR: Self = Self { aal: 1, amr: "otp", shown: Shown::Factor };
 
+    /// A provider's word, and nothing else: what it asked for is not known. It is no second factor of ours.
+    pub const FEDERATED: Self = Self { aal: 1, amr: "fed", shown: Shown::Nothing };
+    /// The word of a provider that is trusted to say that a second factor was shown there.
+    pub const FEDERATED_FACTOR: Self = Self { aal: 2, amr: "fed mfa", shown: Shown::Factor };
+
     /// A passkey: one that may be copied to other devices (`swk`) or not (`hwk`); with user verification it is two factors
     /// in one (NIST SP 800-63B-4 §2.2.1 and appendix B).
     pub const fn passkey(copied: bool, verified: bool) -> Self {
@@ -69,7 +74,14 @@ impl Proof {
         let shown = self.shown.max(second.shown);
         let knows = self.amr == Self::PASSWORD.amr;
         let had = second.amr.split(' ').next().unwrap_or_default();
+        let federated = self.amr == Self::FEDERATED.amr;
         let amr = match (knows, second.shown, had) {
+            _ if federated => match (second.shown, had) {
+                (Shown::Factor, "hwk") => "fed hwk mfa",
+                (Shown::Factor, "swk") => "fed swk mfa",
+                (Shown::Factor, _) => "fed otp mfa",
+                _ => "fed otp",
+            },
             (true, Shown::Factor, "hwk") => "pwd hwk mfa",
             (true, Shown::Factor, "swk") => "pwd swk mfa",
             (true, Shown::Factor, _) => "pwd otp mfa",

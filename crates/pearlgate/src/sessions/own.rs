@@ -176,6 +176,8 @@ pub struct Disowned {
     pub user: Id<UserRow>,
     /// Whether somebody knew the password.
     pub by_password: bool,
+    /// A provider's word was their proof.
+    pub by_identity: bool,
     /// When it began.
     pub since: Timestamp,
 }
@@ -201,7 +203,8 @@ pub fn disown(
     if tx.opt::<(Id<UserRow>,)>(&store::NOTICE_CONSUME, params![digest, now])?.is_none() {
         return Ok(None);
     }
-    let by_password = amr.split(' ').any(|method| method == Proof::PASSWORD.amr);
+    let by = |proof: Proof| amr.split(' ').any(|method| method == proof.amr);
+    let (by_password, by_identity) = (by(Proof::PASSWORD), by(Proof::FEDERATED));
     // Whatever else was begun on that device since is as little theirs, and the device is a stranger again.
     let sessions: Vec<(Id<SessionRow>,)> = tx.all(&store::OF_DEVICE, params![user, device])?;
     for (session,) in &sessions {
@@ -209,5 +212,5 @@ pub fn disown(
     }
     tx.execute(&store::FORGET_DEVICE, params![user, device])?;
     app.audit(tx, &Stream::of(user), "device_disowned", from, json!({ "device": device }))?;
-    Ok(Some(Disowned { user, by_password, since: expires_at - NOT_ME }))
+    Ok(Some(Disowned { user, by_password, by_identity, since: expires_at - NOT_ME }))
 }

@@ -1,5 +1,6 @@
 //! The settings as they stand in TOML, before anybody has checked them: one field for each key of `default.toml`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use foundation::kernel::Secret;
@@ -19,6 +20,8 @@ pub struct Raw {
     pub tokens: RawTokens,
     pub mfa: RawMfa,
     pub passkeys: RawPasskeys,
+    pub federation: RawFederation,
+    pub providers: BTreeMap<String, RawProvider>,
     pub operators: RawOperators,
     pub cors: RawCors,
     pub devices: RawDevices,
@@ -40,6 +43,7 @@ macro_rules! section {
     ($name:ident { $($field:ident: $ty:ty),+ $(,)? }) => {
         #[derive(Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
+        #[allow(missing_docs, reason = "default.toml explains each of them")]
         pub struct $name { $(pub $field: $ty),+ }
     };
 }
@@ -90,6 +94,27 @@ section!(RawMfa {
     reset_after: String,
 });
 section!(RawPasskeys { rp_id: String, origins: Vec<String> });
+section!(RawFederation { return_origins: Vec<String>, private_hosts: Vec<String> });
+section!(RawProvider {
+    enabled: bool,
+    preset: String,
+    name: String,
+    issuer: String,
+    tenant: String,
+    client_id: String,
+    client_secret: Secret,
+    client_auth: String,
+    native_client_ids: Vec<String>,
+    scopes: Vec<String>,
+    authoritative_for: Vec<String>,
+    believe_email: bool,
+    trusted_amr: Vec<String>,
+    trusted_acr: Vec<String>,
+    max_age: String,
+    team_id: String,
+    key_id: String,
+    private_key: Secret,
+});
 section!(RawOperators { roles: Vec<String>, session: String, refresh_idle: String });
 section!(RawCors { origins: Vec<String> });
 section!(RawDevices { places_file: String });

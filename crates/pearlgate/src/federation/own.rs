@@ -1,0 +1,266 @@
+//! One's own identities: seeing, linking and unlinking them, and what is told about it.
+
+use std::time::Duration;
+
+use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
+use foundation::kernel::{Id, Problem, Secret, Timestamp};
+use foundation::mail::Mail;
+use foundation::params;
+use serde_json::json;
+
+use super::flow;
+use super::model::{AT_PROVIDER, Refusal, Said, TICKET};
+use super::registry::Connection;
+use super::store::{self, Identity, Linking};
+use crate::accounts::UserRow;
+use crate::app::App;
+use crate::errors;
+use crate::mailed;
+use crate::mfa;
+use crate::sessions::{self, Current};
+
+/// A notice of something that really happened is worth sending for this long (`outages.md`).
+const NOTICE: Duration = Duration::from_secs(72 * 3600);
+/// How long the "that was not me" of a notice works (`api.md`, lifetimes).
+const NOT_ME: Duration = Duration::from_secs(24 * 3600);
+
+/// Links an identity to somebody who is locked; false when it is somebody else's, or they have another one there. Theirs
+/// already is linked.
+pub(super) fn link(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    connection: &Connection,
+    subject: &str,
+    from: ClientAddress,
+) -> db::Result<bool> {
+    let (provider, now) = (&connection.provider.id, app.clock.now());
+    if tx.opt::<(Timestamp,)>(&store::LINK, params![provider, subject, user, now])?.is_none() {
+        let whose: Option<(Id<UserRow>,)> = tx.opt(&store::WHOSE, params![provider, subject])?;
+        return Ok(whose.is_some_and(|(whose,)| whose == user));
+    }
+    app.audit_own(tx, user, "identity_linked", from, json!({ "provider": provider }))?;
+    Ok(true)
+}
+
+/// Tells the owner that an identity came or went.
+pub(super) fn tell(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    what: &str,
+    provider: &str,
+) -> db::Result<()> {
+    let (now, address) = (app.clock.now(), tx.opt::<(String, String)>(&store::ADDRESS, params![user])?);
+    let Some((to, key)) = address else { return Ok(()) };
+    let link = match what {
+        // What it takes away was linked at the very moment that the link knows.
+        "linked" => mailed::not_me_link(tx, app, user, (&to, &key), ("/not-me", NOT_ME), now)?,
+        _ => String::new(),
+    };
+    let values = json!({
+        "what": what, "provider": provider, "link": link, "link_expires_in": mailed::in_words(NOT_ME),
+        "service_name": app.settings.service_name, "at": now.to_string(),
+    });
+    app.postman.send_first(tx, &Mail { kind: "identity_changed".into(), to, values }, now, NOTICE)
+}
+
+/// What somebody has linked, with the names of the providers that there are.
+pub(super) async fn list(app: &App, current: &Current) -> Result<Vec<(Identity, String)>, Refusal> {
+    let (inner, user) = (app.clone(), current.row.user_id);
+    let found = app.db.read(move |tx| {
+        let rows: Vec<Identity> = tx.all(&store::LIST, params![user])?;
+        let all = inner.providers.all(tx)?;
+        let name = |id: &str| {
+            let known = all.iter().find(|one| one.provider.id == id);
+            known.map_or_else(|| id.to_owned(), |one| one.provider.name.clone())
+        };
+        Ok(rows.into_iter().map(|row| (row.clone(), name(&row.provider))).collect())
+    });
+    Ok(found.await?)
+}
+
+/// Somebody wants to link an identity: gives the ticket that their browser shows.
+///
+/// # Errors
+/// [`Refusal`]; 403 in a session that is not fresh.
+pub(super) async fn ticket(
+    app: &App,
+    current: &Current,
+    provider: &str,
+    return_to: Option<&str>,
+) -> Result<Secret, Refusal> {
+    current.must_be_fresh(app)?;
+    let connection = flow::provider(app, provider).await?;
+    let back = flow::way_back(app, return_to)?;
+    let ticket = Secret::encode(TICKET, &app.chance.bytes::<32>());
+    let (digest, until) = (ticket.digest(), app.clock.now() + AT_PROVIDER);
+    let (user, session) = (current.row.user_id, current.row.session_id);
+    let (inner, by) = (app.clone(), current.clone());
+    let done = app.db.write(move |tx| {
+        match mfa::may_change(tx, &inner, &by)? {
+            Some(Ok(_)) => {}
+            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
+            None => return Ok(None),
+        }
+        let values = params![digest, user, session, connection.provider.id, back, until];
+        tx.execute(&store::TICKET, values)?;
+        Ok(Some(Ok(())))
+    });
+    finished(app, current, done.await?).await?;
+    Ok(ticket)
+}
+
+/// The session's own answer, or why it ended meanwhile.
+async fn finished<T>(app: &App, current: &Current, done: Option<Result<T, Refusal>>) -> Result<T, Refusal> {
+    match done {
+        Some(done) => done,
+        None => {
+            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+            let reason = sessions::end_reason(app, current.row.session_id, nowhere).await?;
+            Err(errors::session_ended(&reason).into())
+        }
+    }
+}
+
+/// Links what somebody's browser has come back with. Gives the word for what was in the way.
+pub(super) async fn link_arrived(
+    app: &App,
+    connection: &std::sync::Arc<Connection>,
+    linking: &Linking,
+    said: &Said,
+    from: ClientAddress,
+) -> Result<Option<&'static str>, Refusal> {
+    let (inner, connection, linking) = (app.clone(), connection.clone(), linking.clone());
+    let subject = said.subject.clone();
+    let done = app.db.write(move |tx| {
+        let user = linking.user;
+        mailed::lock_person(tx, user)?;
+        let now = inner.clock.now();
+        let lives = params![linking.session, user, now];
+        if tx.opt::<(Timestamp,)>(&store::LIVES, lives)?.is_none() {
+            return Ok(Some("session_ended"));
+        }
+        link_and_tell(tx, &inner, user, &connection, &subject, from)
+    });
+    Ok(done.await?)
+}
+
+fn link_and_tell(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    connection: &Connection,
+    subject: &str,
+    from: ClientAddress,
+) -> db::Result<Option<&'static str>> {
+    let of = params![connection.provider.id, subject];
+    let had = tx.opt::<(Id<UserRow>,)>(&store::WHOSE, of)?.is_some_and(|(whose,)| whose == user);
+    if !link(tx, app, user, connection, subject, from)? {
+        return Ok(Some("conflict"));
+    }
+    if !had {
+        tell(tx, app, user, "linked", &connection.provider.name)?;
+    }
+    Ok(None)
+}
+
+/// Links by an ID token that an application brings.
+///
+/// # Errors
+/// [`Refusal`]; 403 in a session that is not fresh.
+pub(super) async fn link_by_token(
+    app: &App,
+    current: &Current,
+    provider: &str,
+    (token, nonce): (Secret, Secret),
+    from: ClientAddress,
+) -> Result<(), Refusal> {
+    current.must_be_fresh(app)?;
+    let (connection, said) = flow::read(app, provider, &token, &nonce, from).await?;
+    let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
+    let done = app.db.write(move |tx| {
+        match mfa::may_change(tx, &inner, &by)? {
+            Some(Ok(_)) => {}
+            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
+            None => return Ok(None),
+        }
+        if !flow::is_first(tx, &inner, &connection, &said, &nonce)? {
+            return Ok(Some(Err(Refusal::Unproven(connection.provider.name.clone()))));
+        }
+        let in_the_way = link_and_tell(tx, &inner, user, &connection, &said.subject, from)?;
+        Ok(Some(in_the_way.map_or(Ok(()), |_| Err(Refusal::Taken))))
+    });
+    finished(app, current, done.await?).await
+}
+
+/// Unlinks what somebody has at a provider, unless it is their last way in.
+///
+/// # Errors
+/// [`Refusal`]; 403 in a session that is not fresh.
+pub(super) async fn unlink(
+    app: &App,
+    current: &Current,
+    provider: &str,
+    from: ClientAddress,
+) -> Result<(), Refusal> {
+    current.must_be_fresh(app)?;
+    let (inner, by, user, id) = (app.clone(), current.clone(), current.row.user_id, provider.to_owned());
+    let done = app.db.write(move |tx| {
+        match mfa::may_change(tx, &inner, &by)? {
+            Some(Ok(_)) => {}
+            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
+            None => return Ok(None),
+        }
+        let rows: Vec<Identity> = tx.all(&store::LIST, params![user])?;
+        if !rows.iter().any(|row| row.provider == id) {
+            return Ok(Some(Err(Refusal::Problem(Problem::not_found()))));
+        }
+        let (password, passkey, other): (bool, bool, bool) = tx.one(&store::OTHER_WAYS, params![user, id])?;
+        if !password && !passkey && !other && !inner.settings.magic_links {
+            return Ok(Some(Err(Refusal::LastWayIn)));
+        }
+        tx.all::<(String,)>(&store::UNLINK, params![user, id])?;
+        inner.audit_own(tx, user, "identity_unlinked", from, json!({ "provider": id }))?;
+        let name = inner.providers.all(tx)?.into_iter().find(|one| one.provider.id == id);
+        let name = name.map_or_else(|| id.clone(), |one| one.provider.name.clone());
+        tell(tx, &inner, user, "unlinked", &name)?;
+        Ok(Some(Ok(())))
+    });
+    finished(app, current, done.await?).await
+}
+
+/// The owner of the mailbox says that what was done since a moment was not their doing: identities that were linked since
+/// then go. True when something went.
+///
+/// # Errors
+/// As every statement.
+pub fn disavow(tx: &mut Tx<'_>, user: Id<UserRow>, since: Timestamp) -> db::Result<bool> {
+    Ok(!tx.all::<(String,)>(&store::UNLINK_SINCE, params![user, since])?.is_empty())
+}
+
+/// Whether an identity was linked since a moment.
+///
+/// # Errors
+/// As every read.
+pub fn linked_since(tx: &mut Tx<'_>, user: Id<UserRow>, since: Timestamp) -> db::Result<bool> {
+    Ok(!tx.all::<(String,)>(&store::LINKED_SINCE, params![user, since])?.is_empty())
+}
+
+/// Forgets what is too old to be used. True when there is more to do.
+///
+/// # Errors
+/// As every statement.
+pub fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> db::Result<bool> {
+    for statement in [
+        &store::SWEEP_CODES,
+        &store::SWEEP_INCOMPLETE,
+        &store::SWEEP_TICKETS,
+        &store::SWEEP_LINKS,
+        &store::SWEEP_NONCES,
+    ] {
+        tx.execute(statement, params![now])?;
+    }
+    Ok(tx.execute(&store::SWEEP_SIGN_INS, params![now])? >= 500)
+}

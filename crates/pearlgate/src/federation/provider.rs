@@ -1,0 +1,316 @@
+//! What a provider is: what its settings make of it, pure.
+
+use std::time::Duration;
+
+use foundation::kernel::Secret;
+use jsonwebtoken::EncodingKey;
+use url::Url;
+
+use crate::settings::RawProvider;
+
+/// The pretend provider of dev mode.
+pub const PRETEND: &str = "dev";
+
+const GITHUB: &str = "https://github.com";
+const GITHUB_API: &str = "https://api.github.com";
+const GOOGLE: &str = "https://accounts.google.com";
+const APPLE: &str = "https://appleid.apple.com";
+/// `{tenantid}` stands for the tenant that somebody is in, until it is known.
+const MICROSOFT: &str = "https://login.microsoftonline.com/{tenantid}/v2.0";
+/// The tenant of everybody's private Microsoft account.
+const MICROSOFT_CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+const TENANT: &str = "{tenantid}";
+
+/// Somebody who signs people in.
+#[derive(Debug)]
+pub struct Provider {
+    /// As it stands in addresses, and in `federated_identities`.
+    pub id: String,
+    /// As people see it.
+    pub name: String,
+    /// Whether it is switched on in the settings.
+    pub(super) enabled: bool,
+    pub(super) kind: Kind,
+    pub(super) client_id: String,
+    pub(super) client: Client,
+    /// Whom an ID token may be for that somebody brings.
+    pub(super) native_client_ids: Vec<String>,
+    pub(super) scopes: String,
+    authoritative_for: Vec<String>,
+    believe_email: bool,
+    pub(super) trusted_amr: Vec<String>,
+    pub(super) trusted_acr: Vec<String>,
+    pub(super) max_age: Option<Duration>,
+    /// Whether it posts its answer.
+    pub(super) posts: bool,
+}
+
+/// What it speaks.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// OpenID Connect.
+    Oidc(Issuer),
+    /// OAuth 2.0 and GitHub's API: where people are, and where the API is.
+    GitHub { base: String, api: String },
+    /// Dev mode's own page.
+    Pretend,
+}
+
+/// What an OpenID provider calls itself.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    /// To the letter; with [`TENANT`] in it when it has many.
+    pub(super) name: String,
+    /// Where it describes itself.
+    pub(super) discovery: String,
+}
+
+impl Issuer {
+    fn new(name: &str, tenant: &str) -> Self {
+        let at = name.replace(TENANT, tenant);
+        let discovery = format!("{}/.well-known/openid-configuration", at.trim_end_matches('/'));
+        Self { name: name.to_owned(), discovery }
+    }
+
+    /// What `iss` has to be, to the letter, in a token of this tenant.
+    pub(super) fn of(&self, tenant: Option<&str>) -> Option<String> {
+        if !self.name.contains(TENANT) {
+            return Some(self.name.clone());
+        }
+        tenant.filter(|tenant| is_tenant(tenant)).map(|tenant| self.name.replace(TENANT, tenant))
+    }
+
+    /// Whether an answer may be of one of many.
+    pub(super) fn could_be(&self, name: &str) -> bool {
+        let (before, after) = self.name.split_once(TENANT).unwrap_or((&self.name, ""));
+        let tenant = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        tenant.is_some_and(is_tenant)
+    }
+
+    /// Whether it is one of many.
+    pub(super) fn has_tenants(&self) -> bool {
+        self.name.contains(TENANT)
+    }
+}
+
+fn is_tenant(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, b)| match at {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
+        })
+}
+
+/// How we say who we are (RFC 6749 §2.3).
+pub(super) enum Client {
+    /// By name alone: PKCE has to do.
+    Public,
+    /// With a password in a header.
+    Basic(Secret),
+    /// With a password in the body.
+    Post(Secret),
+    /// With a token that Apple's key signs.
+    Apple { team: String, key_id: String, key: Box<EncodingKey> },
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Public => "Public",
+            Self::Basic(_) => "Basic",
+            Self::Post(_) => "Post",
+            Self::Apple { .. } => "Apple",
+        })
+    }
+}
+
+/// A key of the settings, and what is wrong with its value.
+type Wrong = (&'static str, String);
+
+impl Provider {
+    /// Makes a provider of its settings.
+    ///
+    /// # Errors
+    /// The first key that cannot stand, and why.
+    pub fn check(id: &str, raw: &RawProvider) -> Result<Self, Wrong> {
+        if id == PRETEND || id.is_empty() || id.len() > 32 {
+            let what = "is in a section that is called \"dev\", by nothing, or by more than 32 letters";
+            return Err(("preset", what.to_owned()));
+        }
+        let preset = match raw.preset.as_str() {
+            "" if ["google", "github", "microsoft", "apple"].contains(&id) => id,
+            "" => "oidc",
+            preset => preset,
+        };
+        let (called, kind, scopes, authoritative) = match preset {
+            "google" => {
+                ("Google", oidc(raw, GOOGLE)?, "openid email profile", &["gmail.com", "googlemail.com"][..])
+            }
+            "github" => ("GitHub", github(raw)?, "read:user user:email", &[][..]),
+            "microsoft" => ("Microsoft", microsoft(raw)?, "openid email profile", &[][..]),
+            "apple" => ("Apple", oidc(raw, APPLE)?, "openid name email", &["privaterelay.appleid.com"][..]),
+            "oidc" => (id, oidc(raw, "")?, "openid email profile", &[][..]),
+            _ => {
+                return Err((
+                    "preset",
+                    "is \"google\", \"github\", \"microsoft\", \"apple\" or \"oidc\"".into(),
+                ));
+            }
+        };
+        if raw.client_id.is_empty() || raw.client_id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(("client_id", "is not set: it is what the provider calls this server".into()));
+        }
+        let max_age = match raw.max_age.as_str() {
+            "0" | "0s" => None,
+            text => Some(humantime::parse_duration(text).map_err(|_| {
+                ("max_age", format!("is {text:?}; give a duration such as \"1h\", or \"0\" for any age"))
+            })?),
+        };
+        if max_age.is_some() && preset == "github" {
+            return Err(("max_age", "is nothing that GitHub knows: leave it out".into()));
+        }
+        let scopes = if raw.scopes.is_empty() { scopes.to_owned() } else { raw.scopes.join(" ") };
+        if matches!(kind, Kind::Oidc(_)) && !scopes.split(' ').any(|scope| scope == "openid") {
+            return Err(("scopes", "has no \"openid\", without which there is no ID token".into()));
+        }
+        let domains =
+            |all: &[String]| all.iter().map(|domain| domain.to_ascii_lowercase()).collect::<Vec<_>>();
+        let authoritative_for = match raw.authoritative_for.as_slice() {
+            [] => authoritative.iter().map(|domain| (*domain).to_owned()).collect(),
+            all => domains(all),
+        };
+        let name = if raw.name.is_empty() { called } else { &raw.name };
+        if name.chars().count() > 50 || name.chars().any(char::is_control) {
+            return Err(("name", "is one line of at most 50 characters".into()));
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            enabled: raw.enabled,
+            kind,
+            client_id: raw.client_id.clone(),
+            client: client(raw, preset)?,
+            native_client_ids: raw.native_client_ids.clone(),
+            posts: preset == "apple" && scopes.split(' ').any(|scope| ["name", "email"].contains(&scope)),
+            scopes,
+            authoritative_for,
+            believe_email: raw.believe_email,
+            trusted_amr: raw.trusted_amr.clone(),
+            trusted_acr: raw.trusted_acr.clone(),
+            max_age,
+        })
+    }
+
+    /// The pretend provider of dev mode.
+    pub fn pretend() -> Self {
+        Self {
+            id: PRETEND.to_owned(),
+            name: "Pretend".to_owned(),
+            enabled: true,
+            kind: Kind::Pretend,
+            client_id: String::new(),
+            client: Client::Public,
+            native_client_ids: Vec::new(),
+            scopes: String::new(),
+            authoritative_for: Vec::new(),
+            believe_email: true,
+            trusted_amr: Vec::new(),
+            trusted_acr: Vec::new(),
+            max_age: None,
+            posts: false,
+        }
+    }
+
+    /// Whether an address that it calls verified is one, for somebody who has no account here.
+    pub(super) fn is_believed(&self) -> bool {
+        self.believe_email
+    }
+
+    /// Whether it hands out the mailboxes of an address's domain itself.
+    pub(super) fn is_authoritative_for(&self, address_key: &str) -> bool {
+        let domain = address_key.rsplit_once('@').map_or("", |(_, domain)| domain);
+        self.authoritative_for.iter().any(|known| known == "*" || known == domain)
+    }
+}
+
+/// An address as it is to be compared: kept to the letter.
+fn address(key: &'static str, text: &str) -> Result<String, Wrong> {
+    let wrong = |what: &str| (key, format!("is {text:?}; {what}"));
+    let url = Url::parse(text).map_err(|_| wrong("give an address such as \"https://id.example.com\""))?;
+    if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
+        return Err(wrong("give an https address"));
+    }
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        return Err(wrong("give scheme, host and path alone"));
+    }
+    Ok(text.to_owned())
+}
+
+fn oidc(raw: &RawProvider, preset: &str) -> Result<Kind, Wrong> {
+    let name = match (raw.issuer.as_str(), preset) {
+        ("", "") => {
+            return Err((
+                "issuer",
+                "is not set: it is what the provider calls itself, an https address".into(),
+            ));
+        }
+        ("", preset) => preset.to_owned(),
+        (own, _) => address("issuer", own)?,
+    };
+    if name.contains('{') {
+        return Err(("issuer", "has a brace: only \"microsoft\" has tenants".into()));
+    }
+    Ok(Kind::Oidc(Issuer::new(&name, "")))
+}
+
+fn microsoft(raw: &RawProvider) -> Result<Kind, Wrong> {
+    let pattern = if raw.issuer.is_empty() { MICROSOFT.to_owned() } else { address("issuer", &raw.issuer)? };
+    let tenant = raw.tenant.to_ascii_lowercase();
+    Ok(Kind::Oidc(match tenant.as_str() {
+        "common" | "organizations" => Issuer::new(&pattern, &tenant),
+        "consumers" => Issuer::new(&pattern.replace(TENANT, MICROSOFT_CONSUMERS), ""),
+        id if is_tenant(id) => Issuer::new(&pattern.replace(TENANT, id), ""),
+        _ => return Err((
+            "tenant",
+            "is the id of a tenant (\"8eaef023-2b34-4da1-9baa-8bc8c9d6a490\"), \"common\", \"organizations\" or \"consumers\"".into(),
+        )),
+    }))
+}
+
+fn github(raw: &RawProvider) -> Result<Kind, Wrong> {
+    if raw.issuer.is_empty() || raw.issuer == GITHUB {
+        return Ok(Kind::GitHub { base: GITHUB.into(), api: GITHUB_API.into() });
+    }
+    let base = address("issuer", &raw.issuer)?.trim_end_matches('/').to_owned();
+    Ok(Kind::GitHub { api: format!("{base}/api/v3"), base })
+}
+
+fn client(raw: &RawProvider, preset: &str) -> Result<Client, Wrong> {
+    if preset == "apple" && !raw.private_key.reveal().is_empty() {
+        let key = EncodingKey::from_ec_pem(raw.private_key.reveal().as_bytes())
+            .map_err(|_| ("private_key", "is not the PEM file of Apple's key".to_owned()))?;
+        if raw.team_id.is_empty() || raw.key_id.is_empty() {
+            return Err((
+                "team_id",
+                "and key_id go with private_key: Apple shows them beside the key".into(),
+            ));
+        }
+        return Ok(Client::Apple {
+            team: raw.team_id.clone(),
+            key_id: raw.key_id.clone(),
+            key: Box::new(key),
+        });
+    }
+    let secret = raw.client_secret.clone();
+    match (secret.reveal(), raw.client_auth.as_str()) {
+        ("", _) => Ok(Client::Public),
+        (_, "post") => Ok(Client::Post(secret)),
+        (_, "basic") if preset == "github" => Ok(Client::Post(secret)),
+        (_, "basic") => Ok(Client::Basic(secret)),
+        _ => Err(("client_auth", "is \"basic\" or \"post\"".into())),
+    }
+}
