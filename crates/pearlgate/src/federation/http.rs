@@ -99,7 +99,7 @@ pub struct StartQuery {
 ///
 /// Open it as a page: it sends the browser on. A request from another site that nobody clicked for gets a page with one link.
 #[utoipa::path(get, path = "/v1/auth/oauth/{provider}/start", tag = "sign-in", params(("provider" = String, Path), StartQuery),
-    responses((status = 200, description = "a page with a button"), (status = 302, description = "to the provider"),
+    responses((status = 200, description = "a page with a button", body = String, content_type = "text/html"), (status = 302, description = "to the provider"),
         (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
 pub async fn start(
     State(app): State<App>,

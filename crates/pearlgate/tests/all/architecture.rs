@@ -81,6 +81,7 @@ fn slices_meet_only_at_their_doors() {
     let slices = [
         "accounts",
         "email_change",
+        "federation",
         "lockout",
         "magic_links",
         "mailed",

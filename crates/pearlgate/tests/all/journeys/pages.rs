@@ -2,6 +2,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::authenticator::{WRONG, enrol, finish, half};
+use super::token_kinds::Elsewhere;
 use crate::both;
 use crate::support::{Answer, PASSWORD, TestApp, filled};
 
@@ -150,6 +151,9 @@ both! {
         let asked = app.post("/v1/auth/mfa/challenge", json!({ "mfa_token": token, "type": "email_code" })).await;
         assert_eq!(asked.status, 200, "{}", asked.text);
         app.mail(&ida.email, "mfa_code", 1).await;
+        let jon = app.person("jon@example.com").await;
+        Elsewhere::link(app, &jon.access).await;
+        app.mail(&jon.email, "identity_changed", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
         assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");

@@ -14,6 +14,7 @@ use crate::both;
 use crate::support::{Answer, Engine, PASSWORD, Person, TestApp};
 
 const COOKIE: &str = "__Host-pearlgate-session";
+const BROWSER: &str = "__Host-pearlgate-oauth";
 /// What the account's password is by then, and what a reset makes it.
 const SECOND: &str = "seven quiet orange rivers";
 const THIRD: &str = "eleven brass kettles hum";
@@ -38,7 +39,7 @@ const fn door(
     Door { name, routes, opens, same }
 }
 
-const DOORS: [Door; 29] = [
+const DOORS: [Door; 33] = [
     door("bearer", &["GET /v1/me"], &["access token"], &[]),
     door("cookie", &["GET /v1/me"], &["cookie"], &["refresh token"]),
     door("refresh, body", &["POST /v1/auth/refresh"], &["refresh token"], &["cookie"]),
@@ -74,11 +75,27 @@ const DOORS: [Door; 29] = [
     // The page of a change is also the page that undoes one.
     door("/email-change", &["GET /email-change", "POST /email-change"], &["change link", "not-me link"], &[]),
     door("/unlock", &["GET /unlock", "POST /unlock"], &["unlock link"], &[]),
+    door(
+        "callback",
+        &["GET /v1/auth/oauth/{provider}/callback", "POST /v1/auth/oauth/{provider}/callback"],
+        &["state"],
+        &[],
+    ),
+    door("exchange", &["POST /v1/auth/oauth/exchange"], &["one-time code"], &[]),
+    door("completion", &["POST /v1/auth/oauth/complete"], &["completion token"], &[]),
+    door("link", &["GET /v1/auth/oauth/{provider}/start"], &["link ticket"], &[]),
     door("/not-me", &["GET /not-me", "POST /not-me"], &["not-me link", "new-device link", "keep link"], &[]),
 ];
 
 /// Routes that take no secret but what says who is calling, which is one guard's work for all of them; and passwords.
-const NONE: [&str; 45] = [
+const NONE: [&str; 51] = [
+    "GET /v1/auth/methods",
+    // An ID token is somebody else's.
+    "POST /v1/auth/oauth/{provider}/id-token",
+    "GET /v1/me/identities",
+    "POST /v1/me/identities/{provider}/start",
+    "POST /v1/me/identities/{provider}",
+    "DELETE /v1/me/identities/{provider}",
     "POST /v1/auth/passkey/start",
     "POST /v1/auth/passkey/finish",
     "GET /v1/me/passkeys",
@@ -133,6 +150,8 @@ struct Mint {
     magic: String,
     /// Good for the half login.
     second: String,
+    /// The cookie of the browser that is on its way through a provider.
+    browser: String,
     kinds: Vec<(&'static str, String)>,
 }
 
@@ -172,6 +191,7 @@ impl Mint {
         let locked = app.mail(&email, "account_locked", 1).await;
         app.sql("UPDATE password_guesses SET in_a_row = 0, locked_until = 0").await;
         let (half, second, enrolment, keep) = second_steps(app, n).await;
+        let elsewhere = Elsewhere::new(app, &owner).await;
         app.quiet().await;
         let new_device = app.app.mailbox.as_ref().unwrap().list(Some(&email), Some("new_device")).remove(0);
         let kinds = vec![
@@ -193,12 +213,23 @@ impl Mint {
             ("half login", half),
             ("enrolment login", enrolment),
             ("keep link", keep),
+            ("state", elsewhere.state),
+            ("one-time code", elsewhere.code),
+            ("completion token", elsewhere.completion),
+            ("link ticket", elsewhere.ticket),
             ("session id", owner.session.clone()),
             ("verification id", verification.clone()),
             ("magic link id", asked.str("/magic_link_id")),
             ("challenge id", app.post("/v1/auth/passkey/start", json!({})).await.str("/challenge_id")),
         ];
-        Self { owner, verification, magic: asked.str("/magic_link_id"), second, kinds }
+        Self {
+            owner,
+            verification,
+            magic: asked.str("/magic_link_id"),
+            second,
+            browser: elsewhere.browser,
+            kinds,
+        }
     }
 
     fn secret(&self, kind: &str) -> &str {
@@ -227,6 +258,81 @@ async fn second_steps(app: &TestApp, n: usize) -> (String, String, String, Strin
     assert!(pearlgate::mfa::announce_reset(&app.app, two.id.parse().unwrap()).await.unwrap());
     let keep = token_of(&app.mail(&email, "factor_reset", 1).await.links[0]);
     (half, code, enrolment, keep)
+}
+
+/// What is about while a browser is on its way through the pretend provider.
+pub struct Elsewhere {
+    browser: String,
+    state: String,
+    code: String,
+    completion: String,
+    ticket: String,
+}
+
+impl Elsewhere {
+    async fn new(app: &TestApp, owner: &Person) -> Self {
+        let (browser, state) = Self::leave(app, "").await;
+        let (_, other) = Self::leave(app, &browser).await;
+        let code = Self::code(app, &browser, &other, "verified").await;
+        let (_, third) = Self::leave(app, &browser).await;
+        let nobody = Self::code(app, &browser, &third, "no_email").await;
+        let asked = Self::exchange(app, &browser, &nobody).await;
+        let path = "/v1/me/identities/dev/start";
+        let link = send_as(app, Method::POST, path, &owner.access, json!({})).await.str("/url");
+        Self {
+            browser,
+            state,
+            code,
+            completion: asked.str("/completion_token"),
+            ticket: link.split_once("link=").unwrap().1.to_owned(),
+        }
+    }
+
+    /// A browser leaves: its cookie, and its state.
+    async fn leave(app: &TestApp, browser: &str) -> (String, String) {
+        let request = app.request(Method::GET, "/v1/auth/oauth/dev/start");
+        let page = app.send(request.header("cookie", format!("{BROWSER}={browser}"))).await;
+        let set = cookies(&page);
+        let cookie = set.iter().find_map(|cookie| cookie.strip_prefix(BROWSER)?.strip_prefix('=')).unwrap();
+        let state = page.text.split("name=\"state\" value=\"").nth(1).unwrap();
+        (cookie.split(';').next().unwrap().to_owned(), state.split('"').next().unwrap().to_owned())
+    }
+
+    /// Somebody links the pretend provider's first person to their account.
+    pub async fn link(app: &TestApp, access: &str) {
+        let asked = send_as(app, Method::POST, "/v1/me/identities/dev/start", access, json!({})).await;
+        let path = asked.str("/url").replace(&app.url, "");
+        let page = app.get(&path).await;
+        let browser = cookies(&page)
+            .iter()
+            .find_map(|set| set.strip_prefix(BROWSER)?.strip_prefix('=').map(str::to_owned));
+        let browser = browser.unwrap().split(';').next().unwrap().to_owned();
+        let on = page.text.split("confirmed=").nth(1).unwrap().split('"').next().unwrap();
+        let request = app.request(Method::GET, &format!("{path}&confirmed={on}"));
+        let people = app.send(request.header("cookie", format!("{BROWSER}={browser}"))).await;
+        let state = people.text.split("name=\"state\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+        let back = Self::back(app, &browser, state, "verified").await;
+        assert_eq!((back.status, back.header("location")), (303, "/?linked=dev"), "{}", back.text);
+    }
+
+    async fn back(app: &TestApp, browser: &str, state: &str, person: &str) -> Answer {
+        let body = serde_urlencoded::to_string([("state", state), ("code", person)]).unwrap();
+        let request = app
+            .request(Method::POST, "/v1/auth/oauth/dev/callback")
+            .header("cookie", format!("{BROWSER}={browser}"))
+            .header("content-type", "application/x-www-form-urlencoded");
+        app.send(request.body(body)).await
+    }
+
+    async fn code(app: &TestApp, browser: &str, state: &str, person: &str) -> String {
+        let back = Self::back(app, browser, state, person).await;
+        back.header("location").split_once("code=").unwrap().1.to_owned()
+    }
+
+    async fn exchange(app: &TestApp, browser: &str, code: &str) -> Answer {
+        let request = app.request(Method::POST, "/v1/auth/oauth/exchange").json(&json!({ "code": code }));
+        app.send(request.header("cookie", format!("{BROWSER}={browser}"))).await
+    }
 }
 
 /// Presents a secret at the page for the second step; whether it let in.
@@ -319,6 +425,21 @@ async fn opens(app: &TestApp, door: &str, mint: &Mint, secret: &str) -> bool {
             let begun = post("/v1/auth/mfa/totp", json!({ "mfa_token": secret })).await;
             assert_eq!(confirmed.refusal() == "409 conflict", begun.status == 200, "{}", confirmed.text);
             begun
+        }
+        "callback" => {
+            let back = Elsewhere::back(app, &mint.browser, secret, "verified").await;
+            assert!(back.status == 303 || back.status == 400, "{}", back.text);
+            return back.status == 303;
+        }
+        "exchange" => Elsewhere::exchange(app, &mint.browser, secret).await,
+        "completion" => {
+            let body = json!({ "completion_token": secret, "email": "noel@ex.test", "display_name": "Noel" });
+            let answer = post("/v1/auth/oauth/complete", body).await;
+            return answer.status == 202;
+        }
+        "link" => {
+            let path = format!("/v1/auth/oauth/dev/start?link={secret}");
+            app.send(app.request(Method::GET, &path)).await
         }
         "/mfa" => return on_second_page(app, mint, secret).await,
         page => return on_page(app, page, secret).await,

@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::child::{Guarded, Lines, Server, dev, until};
+use super::child::{Guarded, Lines, Server, dev, pearlgate, until};
 use crate::support::environment;
 
 /// Somebody else's program, which must not look for this machine's own servers behind a proxy.
@@ -175,5 +175,58 @@ async fn a_browser_adds_a_passkey_and_signs_in_with_nothing_else() {
     assert!(passkey["last_used_at"].is_string(), "{passkey}");
     let login = server.api.login("ada@example.com").await;
     assert_eq!(login.json["factors"], json!(["passkey", "recovery_code"]), "{}", login.text);
+    server.stop().await;
+}
+
+/// `oidc-provider`, an OpenID provider that is not ours. It ends with the test.
+struct Provider {
+    issuer: String,
+    control: String,
+    _child: Guarded,
+}
+
+impl Provider {
+    async fn start(redirect_uri: &str) -> Self {
+        let mut command = node("PEARLGATE_TEST_PROVIDER_JS");
+        let mut child = command.arg(redirect_uri).stdout(Stdio::piped()).spawn().unwrap();
+        let out = Lines::of(child.stdout.take().unwrap());
+        let child = Guarded(child);
+        let after = |line: String, words: &str| line.strip_prefix(words).unwrap().to_owned();
+        let issuer = after(out.with("listening on ").await, "listening on ");
+        let control = after(out.with("control on ").await, "control on ");
+        Self { issuer, control, _child: child }
+    }
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_at_a_provider_that_is_not_ours_and_was_added_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dev(dir.path()).start().await;
+    let back = format!("{}/v1/auth/oauth/acme/callback", server.url);
+    let provider = Provider::start(&back).await;
+    let settings = dir.path().join("acme.toml");
+    let text = format!(
+        "name = \"Acme\"\nissuer = {:?}\nclient_id = \"pearl\"\nclient_secret = \"shh\"\n",
+        provider.issuer
+    );
+    std::fs::write(&settings, text).unwrap();
+    let data = dir.path().to_str().unwrap();
+    let file = settings.to_str().unwrap();
+    let added = pearlgate(&["provider", "add", "acme", file, "--data", data]).run().await;
+    assert!(added.went_well().contains("/v1/auth/oauth/acme/callback"), "{added:?}");
+    let mut browser = node("PEARLGATE_TEST_SOCIAL_JS");
+    browser.args([environment("PEARLGATE_TEST_CHROMIUM"), server.url.clone(), "acme".into()]);
+    let output = browser.arg(&provider.control).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["first"]["email"], "vera@example.com", "{said}");
+    assert_eq!(said["first"]["amr"], json!(["fed"]), "{said}");
+    assert_eq!(said["second"], said["first"], "the same person, whatever their address is there by now");
+    // An outage on the way ends in a page that says so, and is seen by whoever comes next.
+    assert_eq!(said["away"]["status"], 503, "{said}");
+    assert!(said["away"]["text"].as_str().unwrap().contains("Acme is not answering"), "{said}");
+    let methods = server.api.get("/v1/auth/methods").await;
+    let acme = methods.json["providers"].as_array().unwrap().iter().find(|one| one["id"] == "acme").unwrap();
+    assert_eq!(*acme, json!({ "id": "acme", "name": "Acme", "state": "down" }));
     server.stop().await;
 }

@@ -58,6 +58,10 @@ impl Contract {
             return;
         };
         let kind = answer.header("content-type").split(';').next().unwrap().to_owned();
+        // A refusal is a page for a browser that asks for one.
+        if kind == "text/html" && (answer.status >= 400 || content.contains_key(&kind)) {
+            return;
+        }
         let schema = content.get(&kind).unwrap_or_else(|| {
             panic!("{method} {path} {status} is {kind}, described are {:?}", content.keys())
         });
