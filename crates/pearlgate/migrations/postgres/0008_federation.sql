@@ -72,13 +72,13 @@ CREATE TABLE oauth_links (
     state_digest BYTEA NOT NULL PRIMARY KEY,
     browser_digest BYTEA NOT NULL,
     user_id BYTEA NOT NULL REFERENCES users (id) ON DELETE CASCADE,
-    session_id BYTEA NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    -- It may end meanwhile; then that is said.
+    session_id BYTEA NOT NULL,
     provider TEXT COLLATE "C" NOT NULL,
     return_to TEXT COLLATE "C" NOT NULL,
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX oauth_links_user_id ON oauth_links (user_id);
-CREATE INDEX oauth_links_session_id ON oauth_links (session_id);
 CREATE INDEX oauth_links_expires_at ON oauth_links (expires_at);
 
 -- A nonce that an ID token was shown with: a token that somebody copied is worth nothing.

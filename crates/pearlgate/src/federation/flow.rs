@@ -20,6 +20,7 @@ use super::own;
 use super::registry::Connection;
 use super::store::{self, Arrived, Linking, Taken};
 use super::talk::{Brought, NoAnswer};
+use super::tokens::Flaw;
 use crate::accounts::{DisplayName, EmailAddress, Locale, UserRow};
 use crate::app::App;
 use crate::mailed;
@@ -187,6 +188,9 @@ pub(super) async fn arrive(
     let go = |name: &str, value: &str| {
         with(return_to, &app.settings.public_url, name, value).ok_or(Refusal::ReturnTo)
     };
+    if back.iss.as_deref().is_some_and(|iss| connection.provider.is_not(iss)) {
+        return unproven(app, &connection, Flaw::Issuer, from).await;
+    }
     let code = match (back.error.as_deref(), back.code) {
         (None, Some(code)) => code,
         (Some("access_denied"), _) => return go("error", "access_denied"),
@@ -235,7 +239,7 @@ async fn refused<T>(
 async fn unproven<T>(
     app: &App,
     connection: &Connection,
-    flaw: super::tokens::Flaw,
+    flaw: Flaw,
     from: ClientAddress,
 ) -> Result<T, Refusal> {
     let name = connection.provider.name.clone();

@@ -80,16 +80,11 @@ impl Issuer {
         tenant.filter(|tenant| is_tenant(tenant)).map(|tenant| self.name.replace(TENANT, tenant))
     }
 
-    /// Whether an answer may be of one of many.
-    pub(super) fn could_be(&self, name: &str) -> bool {
-        let (before, after) = self.name.split_once(TENANT).unwrap_or((&self.name, ""));
+    /// Whether an answer may be its own: of any of its tenants, because which one it is stands in the token.
+    fn could_be(&self, name: &str) -> bool {
+        let Some((before, after)) = self.name.split_once(TENANT) else { return name == self.name };
         let tenant = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
         tenant.is_some_and(is_tenant)
-    }
-
-    /// Whether it is one of many.
-    pub(super) fn has_tenants(&self) -> bool {
-        self.name.contains(TENANT)
     }
 }
 
@@ -218,6 +213,14 @@ impl Provider {
             trusted_acr: Vec::new(),
             max_age: None,
             posts: false,
+        }
+    }
+
+    /// Whether an answer that says who gave it is somebody else's (RFC 9207 §2.4), an error as well.
+    pub(super) fn is_not(&self, iss: &str) -> bool {
+        match &self.kind {
+            Kind::Oidc(issuer) => !issuer.could_be(iss),
+            Kind::GitHub { .. } | Kind::Pretend => false,
         }
     }
 

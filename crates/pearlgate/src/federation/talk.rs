@@ -213,7 +213,8 @@ impl Talk<'_> {
         redirect_uri: &str,
     ) -> Answered {
         let discovery = self.connection.metadata.discovery(self.asking, issuer, false).await?;
-        if !is_from(issuer, &discovery, brought) {
+        // Nobody's code is given to somebody else. What is there was compared before (RFC 9207 §2.4).
+        if brought.iss.is_none() && discovery.authorization_response_iss_parameter_supported {
             return Ok(Err(Flaw::Issuer));
         }
         let tokens = match self.redeem(&discovery.token_endpoint, flow, brought, redirect_uri).await? {
@@ -378,16 +379,6 @@ impl Talk<'_> {
             locale: String::new(),
             level_2: false,
         }))
-    }
-}
-
-/// Whether an answer is this issuer's (RFC 9207 §2.4): nobody's code is given to somebody else.
-fn is_from(issuer: &Issuer, discovery: &Discovery, brought: &Brought) -> bool {
-    match &brought.iss {
-        // One of many tenants: which one is in the token.
-        Some(iss) if issuer.has_tenants() => issuer.could_be(iss),
-        Some(iss) => *iss == issuer.name,
-        None => !discovery.authorization_response_iss_parameter_supported,
     }
 }
 

@@ -16,6 +16,7 @@ mod recovery;
 mod registration;
 mod second_factors;
 mod sessions;
+mod social_login;
 mod steps;
 mod sweeps;
 mod token_kinds;

@@ -2,6 +2,7 @@
 //! moved, and cheap hashes. Every answer is checked against the API's own description.
 
 mod contract;
+pub mod idp;
 mod postgres;
 pub mod soft_key;
 
