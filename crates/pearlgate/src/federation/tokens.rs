@@ -203,9 +203,9 @@ fn audience(expected: &Expected<'_>, claims: &Claims) -> Result<(), Flaw> {
     };
     let right = match (all.as_slice(), party) {
         // Google's applications name themselves as the party, and the server as the audience.
-        ([_], None) => all.iter().all(|name| ours(name)),
+        ([_], None) => all.iter().all(ours),
         ([one], Some(party)) => ours(one) && ours(&party),
-        (_, Some(party)) => all.iter().any(|name| ours(name)) && ours(&party),
+        (_, Some(party)) => all.iter().any(ours) && ours(&party),
         (_, None) => false,
     };
     if right { Ok(()) } else { Err(Flaw::Audience) }

@@ -13,6 +13,7 @@ use super::guessing::{LOCKED, WRONG};
 use super::mailed::{DEAD, NEW, RESET_DEAD, blob, consume, forgot, link_token, magic, mailed, register};
 use super::support::{OTHER, post};
 use crate::both_with;
+use crate::journeys::token_kinds::Elsewhere;
 use crate::support::{Answer, PASSWORD, TestApp};
 
 /// One password is tried with everybody here, from one place: there is no alarm about it.
@@ -26,6 +27,7 @@ const REGISTER: &str = "/v1/auth/register";
 const RESEND: &str = "/v1/auth/resend-verification";
 const FORGOT: &str = "/v1/auth/forgot-password";
 const MAGIC: &str = "/v1/auth/magic-link";
+const COMPLETE: &str = "/v1/auth/oauth/complete";
 const RESET: &str = "/v1/auth/reset-password";
 const GUESS: &str = "not the right one";
 /// With this one a lock begins.
@@ -41,6 +43,8 @@ enum State {
     Deleted,
     /// Registered; the mail was not opened.
     Unproven,
+    /// The same, with an identity of a provider in the place of a password.
+    Pending,
     Proven,
     /// Proven by a magic link: there is no password.
     Passwordless,
@@ -65,14 +69,15 @@ enum State {
 }
 
 use State::{
-    Capped, Deleted, Demanded, Factor, Imported, Keyed, Locked, LockedNobody, Nobody, Passwordless, Proven,
-    Social, Suspended, Unchecked, Unproven,
+    Capped, Deleted, Demanded, Factor, Imported, Keyed, Locked, LockedNobody, Nobody, Passwordless, Pending,
+    Proven, Social, Suspended, Unchecked, Unproven,
 };
 
-const STATES: [State; 15] = [
+const STATES: [State; 16] = [
     Nobody,
     Deleted,
     Unproven,
+    Pending,
     Proven,
     Passwordless,
     Social,
@@ -109,6 +114,12 @@ impl State {
             Nobody => {}
             Unproven => {
                 register(app, email, PASSWORD).await;
+            }
+            Pending => {
+                let completed =
+                    post(app, COMPLETE, &completion(&Elsewhere::completion(app).await, email)).await;
+                assert_eq!(completed.refusal(), TOLD, "{}", completed.text);
+                mailed(app, email, "verify_email", 1).await;
             }
             Passwordless => {
                 register(app, email, OTHER).await;
@@ -193,6 +204,11 @@ async fn try_password(app: &TestApp, email: &str, password: &str) -> Answer {
     post(app, LOGIN, &json!({ "email": email, "password": password })).await
 }
 
+/// What completes a sign-in at a provider that said too little.
+fn completion(token: &str, email: &str) -> Value {
+    json!({ "completion_token": token, "email": email, "display_name": "Mallory" })
+}
+
 /// A way to ask about an address.
 struct Door {
     /// In its people's addresses, too.
@@ -244,7 +260,7 @@ const SIGN_INS: [Door; 3] = [
 ];
 
 /// Everything else that takes an address, or an id that was given for one.
-const DOORS: [Door; 10] = [
+const DOORS: [Door; 11] = [
     Door {
         name: "passkey",
         path: "/v1/auth/passkey/start",
@@ -260,7 +276,19 @@ const DOORS: [Door; 10] = [
         body: |email, _| json!({ "email": email, "password": OTHER, "display_name": "Mallory" }),
         answer: TOLD,
         mail: |state| match state {
-            Nobody | Deleted | LockedNobody | Unproven => "verify_email",
+            Nobody | Deleted | LockedNobody | Unproven | Pending => "verify_email",
+            Capped => "",
+            _ => "already_registered",
+        },
+    },
+    Door {
+        name: "complete",
+        path: COMPLETE,
+        before: None,
+        body: |email, token| completion(token, email),
+        answer: TOLD,
+        mail: |state| match state {
+            Nobody | Deleted | LockedNobody | Unproven | Pending => "verify_email",
             Capped => "",
             _ => "already_registered",
         },
@@ -271,7 +299,7 @@ const DOORS: [Door; 10] = [
         before: None,
         body: |email, _| json!({ "email": email }),
         answer: TOLD,
-        mail: |state| if state == Unproven { "verify_email" } else { "" },
+        mail: |state| if matches!(state, Unproven | Pending) { "verify_email" } else { "" },
     },
     Door {
         name: "forgot",
@@ -441,7 +469,7 @@ async fn knock(app: &TestApp, door: &Door) -> Vec<String> {
     for state in STATES {
         let email = state.at(door.name);
         state.come_true(app, &email).await;
-        let mut id = String::new();
+        let mut id = if door.path == COMPLETE { Elsewhere::completion(app).await } else { String::new() };
         if let Some(path) = door.before {
             let body = if path == REGISTER {
                 json!({ "email": email, "password": OTHER })
@@ -495,7 +523,7 @@ fn truth(state: State) -> &'static str {
         Factor | Keyed => "200 mfa_required",
         Demanded => INVALID,
         Locked | LockedNobody => LOCKED,
-        Nobody | Deleted | Passwordless | Social => WRONG,
+        Nobody | Deleted | Passwordless | Pending | Social => WRONG,
     }
 }
 
@@ -552,7 +580,7 @@ both_with! { true, CALM;
 
 static HASHES: Statement = Statement {
     name: "HASHES",
-    text: "SELECT password_hash FROM password_credentials UNION ALL SELECT password_hash FROM email_verification_tokens",
+    text: "SELECT password_hash FROM password_credentials UNION ALL SELECT password_hash FROM email_verification_tokens WHERE password_hash <> ''",
 };
 
 both_with! { true, CALM;

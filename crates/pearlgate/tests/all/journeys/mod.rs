@@ -19,4 +19,4 @@ mod sessions;
 mod social_login;
 mod steps;
 mod sweeps;
-mod token_kinds;
+pub mod token_kinds;

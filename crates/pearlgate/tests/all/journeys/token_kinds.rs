@@ -298,6 +298,13 @@ impl Elsewhere {
         (cookie.split(';').next().unwrap().to_owned(), state.split('"').next().unwrap().to_owned())
     }
 
+    /// Somebody signs in at a provider that says nothing about them.
+    pub async fn completion(app: &TestApp) -> String {
+        let (browser, state) = Self::leave(app, "").await;
+        let code = Self::code(app, &browser, &state, "no_email").await;
+        Self::exchange(app, &browser, &code).await.str("/completion_token")
+    }
+
     /// Somebody links the pretend provider's first person to their account.
     pub async fn link(app: &TestApp, access: &str) {
         let asked = send_as(app, Method::POST, "/v1/me/identities/dev/start", access, json!({})).await;
