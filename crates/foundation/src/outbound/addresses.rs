@@ -10,7 +10,9 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Host;
 
 /// Networks of IPv4 that are nobody's on the internet (IANA's special-purpose registry).
-const NOT_PUBLIC_4: [([u8; 4], u8); 16] = [
+const NOT_PUBLIC_4: [([u8; 4], u8); 17] = [
+    // Azure's own, of every machine there.
+    ([168, 63, 129, 16], 32),
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
     ([100, 64, 0, 0], 10),
@@ -83,7 +85,8 @@ impl Private {
             return refuse("is not asked by https");
         }
         let public = match host {
-            Host::Domain(_) => true,
+            // Named with another port: its private address is not for this one.
+            Host::Domain(name) => !self.knows(name),
             Host::Ipv4(v4) => is_public(v4.into()),
             Host::Ipv6(v6) => is_public(v6.into()),
         };
@@ -159,6 +162,7 @@ mod tests {
             "fe80::1",
             "ff02::1",
             "64:ff9b::7f00:1",
+            "168.63.129.16",
             "2002:7f00:1::",
             "2001:db8::1",
             "2001::1",
@@ -196,6 +200,7 @@ mod tests {
             loopback: false,
         };
         assert!(admits(&named, "http://idp.internal:8443/") && admits(&named, "https://10.0.0.7/"));
+        assert!(!admits(&named, "https://idp.internal:9999/") && !admits(&named, "https://idp.internal/"));
         assert!(!admits(&named, "http://idp.internal/") && !admits(&named, "http://localhost/"));
         assert!(admits(&Private { loopback: true, ..Private::default() }, "http://localhost:9/"));
     }

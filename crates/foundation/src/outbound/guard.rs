@@ -86,12 +86,24 @@ impl Dependency {
     /// # Errors
     /// [`CallError`]; whoever calls declares what happens then.
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        self.call_if(call, || true).await
+    }
+
+    /// The same for a call that may find that there is nothing to ask: then its success says nothing.
+    pub(super) async fn call_if<T>(
+        &self,
+        call: impl Future<Output = Result<T, CallError>>,
+        was_asked: impl Fn() -> bool,
+    ) -> Result<T, CallError> {
         let started = Clock::stopwatch();
         let name = &self.0.settings.name;
         let mut asked = self.admitted()?;
         let outcome = tokio::time::timeout(self.0.settings.timeout, self.faulty(call))
             .await
             .unwrap_or_else(|_| Err(CallError::Timeout(name.clone())));
+        if outcome.is_ok() && !was_asked() {
+            return outcome;
+        }
         let word = match &outcome {
             Ok(_) | Err(CallError::Refused(_)) => "answered",
             Err(_) => "failed",

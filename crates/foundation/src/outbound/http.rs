@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -24,6 +25,8 @@ pub struct Asking {
     cap: usize,
     /// Where it may go; none when whoever operates the server has named the address.
     private: Option<Private>,
+    /// Whether anything was asked in this conversation: one in which nothing was says nothing of the dependency.
+    asked: Arc<AtomicBool>,
 }
 
 /// What came back.
@@ -77,7 +80,9 @@ impl HttpClient {
         &self,
         talk: impl FnOnce(Asking) -> F,
     ) -> Result<T, CallError> {
-        self.dependency.call(talk(self.asking.clone())).await
+        let asking = Asking { asked: Arc::default(), ..self.asking.clone() };
+        let asked = asking.asked.clone();
+        self.dependency.call_if(talk(asking), || asked.load(Ordering::SeqCst)).await
     }
 
     /// How the dependency is.
@@ -101,7 +106,7 @@ impl Asking {
             builder = builder.dns_resolver(Arc::new(Guarded(private.clone())));
         }
         let client = builder.build().map_err(|e| e.to_string())?;
-        Ok(Self { client, cap, private })
+        Ok(Self { client, cap, private, asked: Arc::default() })
     }
 
     /// Whether this client would go to an address: for one that somebody's browser is sent to.
@@ -147,6 +152,7 @@ impl Asking {
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.build().map_err(away)?;
         self.admits(request.url())?;
+        self.asked.store(true, Ordering::SeqCst);
         let response = self.client.execute(request).await.map_err(away)?;
         let status = response.status();
         if status.is_server_error() || status.is_redirection() {

@@ -14,6 +14,13 @@ CREATE TABLE disabled_providers (
     disabled_at BIGINT NOT NULL
 );
 
+-- Whose subjects the identities under a provider's name are: the first that was used under it. Another issuer's would be
+-- somebody else's.
+CREATE TABLE provider_issuers (
+    id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    issuer TEXT COLLATE "C" NOT NULL
+);
+
 -- A browser began to sign in at a provider. What it proves when it comes back is derived from its cookie and the state.
 CREATE TABLE oauth_sign_ins (
     state_digest BYTEA NOT NULL PRIMARY KEY,
@@ -54,17 +61,17 @@ CREATE TABLE pending_identities (
     subject TEXT COLLATE "C" NOT NULL
 );
 
--- Somebody who is signed in wants to link an identity, and has yet to say so in their browser.
+-- Somebody who is signed in wants to link an identity, and has yet to say so in their browser. The session may end
+-- meanwhile; then that is said.
 CREATE TABLE link_tickets (
     digest BYTEA NOT NULL PRIMARY KEY,
     user_id BYTEA NOT NULL REFERENCES users (id) ON DELETE CASCADE,
-    session_id BYTEA NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    session_id BYTEA NOT NULL,
     provider TEXT COLLATE "C" NOT NULL,
     return_to TEXT COLLATE "C" NOT NULL,
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX link_tickets_user_id ON link_tickets (user_id);
-CREATE INDEX link_tickets_session_id ON link_tickets (session_id);
 CREATE INDEX link_tickets_expires_at ON link_tickets (expires_at);
 
 -- They have said so, and their browser is at the provider.
@@ -72,7 +79,6 @@ CREATE TABLE oauth_links (
     state_digest BYTEA NOT NULL PRIMARY KEY,
     browser_digest BYTEA NOT NULL,
     user_id BYTEA NOT NULL REFERENCES users (id) ON DELETE CASCADE,
-    -- It may end meanwhile; then that is said.
     session_id BYTEA NOT NULL,
     provider TEXT COLLATE "C" NOT NULL,
     return_to TEXT COLLATE "C" NOT NULL,

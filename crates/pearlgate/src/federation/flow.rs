@@ -16,7 +16,7 @@ use super::model::{
     AT_PROVIDER, CODE, CODE_LIFETIME, COMPLETING, Flow, INCOMPLETE, NONCE_KEPT, Refusal, Said, TICKET,
     challenge_of, is_challenge, pressed, return_to, used_nonce, with,
 };
-use super::own;
+use super::own::{self, Linked};
 use super::registry::Connection;
 use super::store::{self, Arrived, Linking, Taken};
 use super::talk::{Brought, NoAnswer};
@@ -346,7 +346,7 @@ pub(super) async fn by_token(
     let (connection, said) = read(app, provider_id, &token, &nonce, visit.from).await?;
     let inner = app.clone();
     let came = app.db.write(move |tx| {
-        if !is_first(tx, &inner, &connection, &said, &nonce)? {
+        if !is_first(tx, &inner, &connection, (&said, &nonce))? {
             return Ok(Err(Refusal::Unproven(connection.provider.name.clone())));
         }
         let who = Who { app: &inner, connection: &connection, said: &said };
@@ -372,17 +372,22 @@ pub(super) async fn read(
     }
 }
 
-/// Whether a nonce is shown for the first time.
+/// Whether a token's nonce is shown for the first time: as it stands in the token, where everybody can read it, and as it was
+/// brought.
 pub(super) fn is_first(
     tx: &mut Tx<'_>,
     app: &App,
     connection: &Connection,
-    said: &Said,
-    nonce: &Secret,
+    (said, brought): (&Said, &Secret),
 ) -> db::Result<bool> {
-    let digest = used_nonce(&connection.provider.id, &said.subject, nonce.reveal());
     let until = app.clock.now() + NONCE_KEPT;
-    Ok(tx.opt::<(Timestamp,)>(&store::USE_NONCE, params![digest, until])?.is_some())
+    let mut first = true;
+    let forms = [said.nonce.as_str(), brought.reveal()];
+    for nonce in forms.iter().take(if forms[0] == forms[1] { 1 } else { 2 }) {
+        let digest = used_nonce(&connection.provider.id, &said.subject, nonce);
+        first &= tx.opt::<(Timestamp,)>(&store::USE_NONCE, params![digest, until])?.is_some();
+    }
+    Ok(first)
 }
 
 /// What completes a sign-in.
@@ -506,6 +511,9 @@ impl Who<'_> {
         from: ClientAddress,
     ) -> db::Result<Result<Result<Id<UserRow>, Incomplete>, Refusal>> {
         let provider = &self.connection.provider;
+        if !self.connection.is_as_before(tx)? {
+            return Ok(Err(Refusal::NoProvider));
+        }
         if let Some(user) = self.known(tx)? {
             return self.at_proven_address(tx, user, from);
         }
@@ -523,21 +531,21 @@ impl Who<'_> {
                 Claimed::Theirs(_) => Err(same_moment()),
             };
         }
-        let subject = &self.said.subject;
+        let mut link = |user| own::link(tx, self.app, user, self.connection, &self.said.subject, from);
         match claimed {
-            Claimed::Theirs(user) => match own::link(tx, self.app, user, self.connection, subject, from)? {
-                true => Ok(Ok(Ok(user))),
-                false => Err(same_moment()),
+            Claimed::Theirs(user) => match link(user)? {
+                Linked::Now(_) | Linked::Before => Ok(Ok(Ok(user))),
+                Linked::Taken => Err(same_moment()),
             },
-            Claimed::Proven(user) => {
-                if !provider.is_authoritative_for(address.key())
-                    || !own::link(tx, self.app, user, self.connection, subject, from)?
-                {
-                    return Ok(Err(Refusal::SignInFirst));
+            Claimed::Proven(user) if provider.is_authoritative_for(address.key()) => match link(user)? {
+                Linked::Now(at) => {
+                    own::tell_linked(tx, self.app, user, &provider.name, at)?;
+                    Ok(Ok(Ok(user)))
                 }
-                own::tell(tx, self.app, user, "linked", &provider.name)?;
-                Ok(Ok(Ok(user)))
-            }
+                Linked::Before => Ok(Ok(Ok(user))),
+                Linked::Taken => Ok(Err(Refusal::SignInFirst)),
+            },
+            Claimed::Proven(_) => Ok(Err(Refusal::SignInFirst)),
         }
     }
 

@@ -29,6 +29,8 @@ use crate::sessions::{Current, Visit};
 const COOKIE: &str = "__Host-pearlgate-oauth";
 /// As long as a browser may be at a provider, and then until its code is exchanged.
 const COOKIE_SECONDS: u32 = 900;
+/// Of each part of what a provider sends back.
+const LONGEST: usize = 4_096;
 const _: () = assert!(AT_PROVIDER.as_secs() < COOKIE_SECONDS as u64);
 
 /// The ways in that there are now.
@@ -162,8 +164,14 @@ fn leave(app: &App, leaving: Leaving) -> Result<Response, Problem> {
 /// What a provider sends back; whatever else it says is none of ours.
 fn back_of(pairs: form_urlencoded::Parse<'_>) -> Result<Back, Problem> {
     let mut back = Back { state: None, code: None, iss: None, error: None };
-    let twice = || Problem::malformed("A part of the provider's answer is there twice: begin again.");
+    let strange = || {
+        Problem::malformed("The provider's answer has a part twice, or one that it cannot have: begin again.")
+    };
     for (name, value) in pairs {
+        let ours = ["state", "code", "iss", "error"].contains(&name.as_ref());
+        if ours && (value.len() > LONGEST || !value.bytes().all(|b| (0x20..0x7f).contains(&b))) {
+            return Err(strange());
+        }
         let before = match name.as_ref() {
             "state" => back.state.replace(Secret::new(value.into_owned())).is_some(),
             "code" => back.code.replace(Secret::new(value.into_owned())).is_some(),
@@ -172,7 +180,7 @@ fn back_of(pairs: form_urlencoded::Parse<'_>) -> Result<Back, Problem> {
             _ => false,
         };
         if before {
-            return Err(twice());
+            return Err(strange());
         }
     }
     Ok(back)

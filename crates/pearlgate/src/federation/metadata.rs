@@ -1,16 +1,16 @@
 //! What a provider says of itself, and its keys: asked for once for everybody, kept for a while, used longer while it is away.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foundation::kernel::{Clock, Secret, Timestamp};
 use foundation::outbound::{Answer, Asking, CallError};
-use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::provider::Issuer;
-use super::tokens::{Claims, Expected, Flaw, check};
+use super::tokens::{Claims, Expected, Flaw, Key, check};
 
 /// How long either is taken as it is.
 const FRESH: Duration = Duration::from_secs(3_600);
@@ -21,7 +21,9 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// An id that no key has is asked about this often: whoever makes them up has nothing asked in their place.
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// How long is waited for something newer than what there is.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same of keys when one is not among them.
+const PATIENCE_FOR_KEYS: Duration = Duration::from_secs(3);
 /// Keys of one provider.
 const MOST_KEYS: usize = 100;
 
@@ -33,10 +35,10 @@ pub(super) struct Discovery {
     pub(super) token_endpoint: String,
     jwks_uri: String,
     #[serde(default)]
-    pub(super) userinfo_endpoint: String,
+    pub(super) userinfo_endpoint: Option<String>,
     /// RFC 9207.
     #[serde(default)]
-    pub(super) authorization_response_iss_parameter_supported: bool,
+    pub(super) authorization_response_iss_parameter_supported: Option<bool>,
 }
 
 /// What is known of one provider.
@@ -44,16 +46,17 @@ pub(super) struct Discovery {
 pub(super) struct Metadata {
     clock: Clock,
     discovery: Kept<Discovery>,
-    keys: Kept<Vec<Jwk>>,
+    keys: Arc<Kept<Vec<Key>>>,
     /// When an unknown key was last asked for.
-    unknown: Mutex<Option<Timestamp>>,
+    unknown: Arc<Mutex<Option<Timestamp>>>,
 }
 
 #[derive(Debug)]
 struct Kept<T> {
     now: Mutex<Option<Known<T>>>,
-    /// Whoever asks; everybody else waits for the answer.
+    /// Whoever asks; everybody else waits for the answer. How often there was none.
     asking: tokio::sync::Mutex<()>,
+    failures: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -65,7 +68,7 @@ struct Known<T> {
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { now: Mutex::default(), asking: tokio::sync::Mutex::default() }
+        Self { now: Mutex::default(), asking: tokio::sync::Mutex::default(), failures: AtomicU64::new(0) }
     }
 }
 
@@ -75,7 +78,8 @@ impl<T> Kept<T> {
         let held = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let known = held.as_ref().filter(|known| now < known.since + STALE)?;
         // A clock that was put back makes nothing fresh for longer.
-        Some((known.what.clone(), now >= known.ask_again || now < known.since, known.since))
+        let again = now >= known.ask_again || known.ask_again > now + FRESH;
+        Some((known.what.clone(), again, known.since))
     }
 
     fn put(&self, what: T, now: Timestamp) -> Arc<T> {
@@ -103,6 +107,7 @@ impl<T> Kept<T> {
             return Ok(what.clone());
         }
         let since = before.as_ref().map(|(.., since)| *since);
+        let failures = self.failures.load(Ordering::SeqCst);
         let _one = self.asking.lock().await;
         if let Some((what, again, now)) = self.get(clock.now())
             && (Some(now) != since || (!again && !anew))
@@ -118,34 +123,45 @@ impl<T> Kept<T> {
                 self.failed(clock.now());
                 Ok(older)
             }
-            _ => Ok(self.put(ask.await?, clock.now())),
+            // Whoever waited for an answer that did not come has the same.
+            _ if self.failures.load(Ordering::SeqCst) != failures => {
+                Err(CallError::Away("it did not answer somebody else either".into()))
+            }
+            _ => match ask.await {
+                Ok(newer) => Ok(self.put(newer, clock.now())),
+                Err(error) => {
+                    self.failures.fetch_add(1, Ordering::SeqCst);
+                    Err(error)
+                }
+            },
         }
     }
 
     /// Something newer than what somebody has seen: what another one has asked for meanwhile, or what is asked for now, if
-    /// `may` says so. None while there is nothing newer.
+    /// `may` says so. None when it may not.
     async fn newer(
         &self,
         clock: &Clock,
         seen: &Arc<T>,
         may: impl FnOnce() -> bool,
         ask: impl Future<Output = Result<T, CallError>>,
-    ) -> Option<Arc<T>> {
+    ) -> Result<Option<Arc<T>>, CallError> {
         let _one = self.asking.lock().await;
         if let Some((what, ..)) = self.get(clock.now()).filter(|(what, ..)| !Arc::ptr_eq(what, seen)) {
-            return Some(what);
+            return Ok(Some(what));
         }
         if !may() {
-            return None;
+            return Ok(None);
         }
-        let newer = tokio::time::timeout(PATIENCE, ask).await.ok()?.ok()?;
-        Some(self.put(newer, clock.now()))
+        let newer = tokio::time::timeout(PATIENCE_FOR_KEYS, ask).await;
+        let late = |_| Err(CallError::Away("it did not show its keys in time".into()));
+        Ok(Some(self.put(newer.unwrap_or_else(late)?, clock.now())))
     }
 }
 
 impl Metadata {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, discovery: Kept::default(), keys: Kept::default(), unknown: Mutex::default() }
+        Self { clock, discovery: Kept::default(), keys: Arc::default(), unknown: Arc::default() }
     }
 
     /// The provider's description; `anew` when it is to be seen whether it answers.
@@ -184,20 +200,38 @@ impl Metadata {
         if !matches!(found, Err(Flaw::Key)) {
             return Ok(found);
         }
-        let newer = self.keys.newer(&self.clock, &keys, || self.may_ask_for_unknown(), ask()).await;
+        // A task of its own: whoever asks and goes away has asked for everybody all the same.
+        let (all, unknown, clock) = (self.keys.clone(), self.unknown.clone(), self.clock.clone());
+        let (asking, uri) = (asking.clone(), discovery.jwks_uri.clone());
+        let newer = tokio::spawn(async move {
+            let ask = async { keys_of(&asking.get(&uri, &[("accept", "application/json")]).await?) };
+            all.newer(&clock, &keys, || may_ask(&unknown, clock.now()), ask).await
+        });
+        let newer = newer.await.map_err(|_| CallError::Away("its keys were not asked for".into()))??;
         Ok(newer.map_or(found, |keys| check(expected, &keys, token)))
     }
 
-    /// One of all who want to know asks, now and then.
-    fn may_ask_for_unknown(&self) -> bool {
+    /// What there is to check a token with, without asking anybody, says of it; none when that does not decide it.
+    pub(super) fn check_known(
+        &self,
+        expected: &Expected<'_>,
+        token: &Secret,
+    ) -> Option<Result<Claims, Flaw>> {
         let now = self.clock.now();
-        let mut last = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        let rested = last.is_none_or(|last| now >= last + UNKNOWN || now < last);
-        if rested {
-            *last = Some(now);
-        }
-        rested
+        let keys = self.keys.get(now).filter(|(_, again, _)| !again).map(|(keys, ..)| keys)?;
+        self.discovery.get(now).filter(|(_, again, _)| !again)?;
+        Some(check(expected, &keys, token)).filter(|found| !matches!(found, Err(Flaw::Key)))
     }
+}
+
+/// One of all who want to know asks, now and then.
+fn may_ask(unknown: &Mutex<Option<Timestamp>>, now: Timestamp) -> bool {
+    let mut last = unknown.lock().unwrap_or_else(PoisonError::into_inner);
+    let rested = last.is_none_or(|last| now >= last + UNKNOWN || now < last);
+    if rested {
+        *last = Some(now);
+    }
+    rested
 }
 
 fn read<T: for<'de> Deserialize<'de>>(answer: &Answer) -> Result<T, CallError> {
@@ -205,12 +239,21 @@ fn read<T: for<'de> Deserialize<'de>>(answer: &Answer) -> Result<T, CallError> {
     sense.ok_or_else(|| CallError::Away("its answer makes no sense".into()))
 }
 
-/// The keys that we understand; others may be for somebody else.
-fn keys_of(answer: &Answer) -> Result<Vec<Jwk>, CallError> {
+/// The keys that we understand; others may be for somebody else. One that stands there twice is one.
+fn keys_of(answer: &Answer) -> Result<Vec<Key>, CallError> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
     }
-    let set: Set = read(answer)?;
-    Ok(set.keys.into_iter().take(MOST_KEYS).filter_map(|key| serde_json::from_value(key).ok()).collect())
+    let mut set: Vec<Value> = Vec::new();
+    for key in read::<Set>(answer)?.keys.into_iter().take(MOST_KEYS) {
+        if !set.contains(&key) {
+            set.push(key);
+        }
+    }
+    let known = set.into_iter().filter_map(|key| {
+        let issuer = key.get("issuer").and_then(Value::as_str).map(str::to_owned);
+        Some(Key { jwk: serde_json::from_value(key).ok()?, issuer })
+    });
+    Ok(known.collect())
 }

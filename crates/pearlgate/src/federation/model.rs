@@ -41,6 +41,8 @@ pub(super) struct Said {
     pub(super) locale: String,
     /// Whether a second factor was shown there, by a provider whose word counts.
     pub(super) level_2: bool,
+    /// As it stands in the ID token.
+    pub(super) nonce: String,
 }
 
 impl Said {
@@ -112,8 +114,12 @@ pub(super) fn return_to(text: &str, public_url: &str, origins: &[String]) -> Opt
         && !text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\')
         && (text.starts_with('/') || text.starts_with("https://") || text.starts_with("http://"));
     let ours = Url::parse(public_url).ok()?;
+    // What is added to it means something only when it is not there already.
+    let added =
+        |(name, _): (std::borrow::Cow<'_, str>, _)| ["code", "error", "linked"].contains(&name.as_ref());
     let url = plain.then(|| ours.join(text).ok()).flatten()?;
-    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+    let strange = !url.username().is_empty() || url.password().is_some() || url.fragment().is_some();
+    if strange || url.query_pairs().any(added) {
         return None;
     }
     if url.origin() == ours.origin() {
@@ -174,7 +180,7 @@ impl From<Refusal> for Problem {
             Refusal::NoProvider => Self::not_found().detail("Nobody signs in through a provider of this name here."),
             Refusal::ReturnTo => field(
                 "return_to",
-                "is a path of this server, such as \"/\", or an address of an origin in federation.return_origins, without a fragment",
+                "is a path of this server, such as \"/\", or an address of an origin in federation.return_origins, without a fragment, and without code, error or linked in its query",
             ),
             Refusal::Challenge => field("code_challenge", "is a SHA-256 in base64url: 43 characters (RFC 7636, S256)"),
             Refusal::Away(name) => errors::problem("provider_unavailable")
@@ -271,6 +277,10 @@ mod tests {
             "https://[::1]/",
             "http://127.0.0.1:3000/",
             "file:///etc",
+            "/?code=pgo_1",
+            "/?a=b&error=x",
+            "/?linked=google",
+            "/?c%6fde=x",
             &long,
         ] {
             assert_eq!(to(evil), None, "{evil:?}");

@@ -1,7 +1,7 @@
 //! What an operator does with providers while the server runs: it holds for the next request of every server.
 
 use foundation::audit::Stream;
-use foundation::db::Db;
+use foundation::db::{self, Db, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Sealer, Timestamp};
 use foundation::params;
@@ -11,6 +11,7 @@ use super::provider::PRETEND;
 use super::registry::SEALED_FOR;
 use super::store::{self, Row};
 use crate::app::App;
+use crate::sessions::Proof;
 use crate::settings::provider_of;
 
 /// A provider, for its operator.
@@ -28,6 +29,21 @@ pub struct Listed {
 
 fn nowhere() -> ClientAddress {
     ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// What is on its way through a provider comes to nothing.
+fn end_flows(tx: &mut Tx<'_>, id: &str) -> db::Result<()> {
+    [
+        &store::END_SIGN_INS,
+        &store::END_CODES,
+        &store::END_INCOMPLETE,
+        &store::END_TICKETS,
+        &store::END_LINKS,
+        &store::END_PENDING,
+    ]
+    .into_iter()
+    .try_for_each(|statement| tx.execute(statement, params![id]).map(|_| ()))?;
+    tx.execute(&store::END_HALVES, params![Proof::FEDERATED.amr]).map(|_| ())
 }
 
 /// All of them.
@@ -57,14 +73,23 @@ pub async fn add_provider(app: &App, id: &str, text: &str) -> Result<(), String>
     if app.providers.is_settled(id) || id == PRETEND {
         return Err(format!("{id} stands in the settings: change it there"));
     }
-    provider_of(id, text).map_err(|e| e.to_string())?;
+    let provider = provider_of(id, text).map_err(|e| e.to_string())?;
+    let issuer = provider.issuer().to_owned();
     let sealed = app.sealer.seal(SEALED_FOR, text.as_bytes()).map_err(|e| e.to_string())?;
     let (inner, id) = (app.clone(), id.to_owned());
     let done = app.db.write(move |tx| {
+        let first: Option<(String,)> = tx.opt(&store::ISSUER_OF, params![id])?;
+        if let Some((first,)) = first.filter(|(first,)| *first != issuer) {
+            return Ok(Err(format!(
+                "{id} was {first} until now, and people are linked to it: give {issuer} another name"
+            )));
+        }
         tx.execute(&store::ADD_PROVIDER, params![id, sealed, inner.clock.now()])?;
-        inner.audit(tx, &Stream::shard(&id), "provider_added", nowhere(), json!({ "provider": id }))
+        end_flows(tx, &id)?;
+        inner.audit(tx, &Stream::shard(&id), "provider_added", nowhere(), json!({ "provider": id }))?;
+        Ok(Ok(()))
     });
-    done.await.map_err(|e| e.to_string())
+    done.await.map_err(|e| e.to_string())?
 }
 
 /// Takes a provider away that was added. Identities that were linked at it stay, and let nobody in. False when there is
@@ -81,6 +106,7 @@ pub async fn remove_provider(app: &App, id: &str) -> Result<bool, String> {
         let gone = tx.opt::<(Timestamp,)>(&store::REMOVE_PROVIDER, params![id])?.is_some();
         if gone {
             tx.execute(&store::ENABLE, params![id])?;
+            end_flows(tx, &id)?;
             inner.audit(tx, &Stream::shard(&id), "provider_removed", nowhere(), json!({ "provider": id }))?;
         }
         Ok(gone)
@@ -118,6 +144,7 @@ pub async fn set_disabled(app: &App, id: &str, disabled: bool) -> Result<(), Str
         }
         let kind = if disabled {
             tx.execute(&store::DISABLE, params![id, inner.clock.now()])?;
+            end_flows(tx, &id)?;
             "provider_disabled"
         } else {
             tx.execute(&store::ENABLE, params![id])?;

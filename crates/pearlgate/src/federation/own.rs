@@ -25,8 +25,18 @@ const NOTICE: Duration = Duration::from_secs(72 * 3600);
 /// How long the "that was not me" of a notice works (`api.md`, lifetimes).
 const NOT_ME: Duration = Duration::from_secs(24 * 3600);
 
-/// Links an identity to somebody who is locked; false when it is somebody else's, or they have another one there. Theirs
-/// already is linked.
+/// What came of linking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Linked {
+    /// It is linked, since this moment.
+    Now(Timestamp),
+    /// It was theirs already.
+    Before,
+    /// It is somebody else's, or they have another one there.
+    Taken,
+}
+
+/// Links an identity to somebody who is locked.
 pub(super) fn link(
     tx: &mut Tx<'_>,
     app: &App,
@@ -34,36 +44,43 @@ pub(super) fn link(
     connection: &Connection,
     subject: &str,
     from: ClientAddress,
-) -> db::Result<bool> {
+) -> db::Result<Linked> {
     let (provider, now) = (&connection.provider.id, app.clock.now());
     if tx.opt::<(Timestamp,)>(&store::LINK, params![provider, subject, user, now])?.is_none() {
         let whose: Option<(Id<UserRow>,)> = tx.opt(&store::WHOSE, params![provider, subject])?;
-        return Ok(whose.is_some_and(|(whose,)| whose == user));
+        let theirs = whose.is_some_and(|(whose,)| whose == user);
+        return Ok(if theirs { Linked::Before } else { Linked::Taken });
     }
     app.audit_own(tx, user, "identity_linked", from, json!({ "provider": provider }))?;
-    Ok(true)
+    Ok(Linked::Now(now))
 }
 
-/// Tells the owner that an identity came or went.
-pub(super) fn tell(
+/// Tells the owner that an identity was linked: what the notice's link takes away was linked at the very moment that it
+/// knows.
+pub(super) fn tell_linked(
     tx: &mut Tx<'_>,
     app: &App,
     user: Id<UserRow>,
-    what: &str,
     provider: &str,
+    at: Timestamp,
 ) -> db::Result<()> {
-    let (now, address) = (app.clock.now(), tx.opt::<(String, String)>(&store::ADDRESS, params![user])?);
-    let Some((to, key)) = address else { return Ok(()) };
-    let link = match what {
-        // What it takes away was linked at the very moment that the link knows.
-        "linked" => mailed::not_me_link(tx, app, user, (&to, &key), ("/not-me", NOT_ME), now)?,
-        _ => String::new(),
-    };
+    let Some((to, key)) = tx.opt::<(String, String)>(&store::ADDRESS, params![user])? else { return Ok(()) };
+    let link = mailed::not_me_link(tx, app, user, (&to, &key), ("/not-me", NOT_ME), at)?;
+    tell(tx, app, to, ("linked", provider), (&link, at))
+}
+
+fn tell(
+    tx: &mut Tx<'_>,
+    app: &App,
+    to: String,
+    (what, provider): (&str, &str),
+    (link, at): (&str, Timestamp),
+) -> db::Result<()> {
     let values = json!({
         "what": what, "provider": provider, "link": link, "link_expires_in": mailed::in_words(NOT_ME),
-        "service_name": app.settings.service_name, "at": now.to_string(),
+        "service_name": app.settings.service_name, "at": at.to_string(),
     });
-    app.postman.send_first(tx, &Mail { kind: "identity_changed".into(), to, values }, now, NOTICE)
+    app.postman.send_first(tx, &Mail { kind: "identity_changed".into(), to, values }, at, NOTICE)
 }
 
 /// What somebody has linked, with the names of the providers that there are.
@@ -155,13 +172,16 @@ fn link_and_tell(
     subject: &str,
     from: ClientAddress,
 ) -> db::Result<Option<&'static str>> {
-    let of = params![connection.provider.id, subject];
-    let had = tx.opt::<(Id<UserRow>,)>(&store::WHOSE, of)?.is_some_and(|(whose,)| whose == user);
-    if !link(tx, app, user, connection, subject, from)? {
+    if !connection.is_as_before(tx)? {
         return Ok(Some("conflict"));
     }
-    if !had {
-        tell(tx, app, user, "linked", &connection.provider.name)?;
+    match link(tx, app, user, connection, subject, from)? {
+        Linked::Taken => return Ok(Some("conflict")),
+        Linked::Before => {}
+        Linked::Now(at) => {
+            mailed::kill_halves(tx, user)?;
+            tell_linked(tx, app, user, &connection.provider.name, at)?;
+        }
     }
     Ok(None)
 }
@@ -186,7 +206,7 @@ pub(super) async fn link_by_token(
             Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
             None => return Ok(None),
         }
-        if !flow::is_first(tx, &inner, &connection, &said, &nonce)? {
+        if !flow::is_first(tx, &inner, &connection, (&said, &nonce))? {
             return Ok(Some(Err(Refusal::Unproven(connection.provider.name.clone()))));
         }
         let in_the_way = link_and_tell(tx, &inner, user, &connection, &said.subject, from)?;
@@ -217,15 +237,23 @@ pub(super) async fn unlink(
         if !rows.iter().any(|row| row.provider == id) {
             return Ok(Some(Err(Refusal::Problem(Problem::not_found()))));
         }
-        let (password, passkey, other): (bool, bool, bool) = tx.one(&store::OTHER_WAYS, params![user, id])?;
+        let (password, passkey): (bool, bool) = tx.one(&store::OTHER_WAYS, params![user])?;
+        // One that nobody signs in through now is no way in.
+        let offered = inner.providers.offered(tx)?;
+        let is_offered = |row: &Identity| offered.iter().any(|one| one.provider.id == row.provider);
+        let other = rows.iter().any(|row| row.provider != id && is_offered(row));
         if !password && !passkey && !other && !inner.settings.magic_links {
             return Ok(Some(Err(Refusal::LastWayIn)));
         }
         tx.all::<(String,)>(&store::UNLINK, params![user, id])?;
+        // What it began is over, too.
+        mailed::kill_halves(tx, user)?;
         inner.audit_own(tx, user, "identity_unlinked", from, json!({ "provider": id }))?;
         let name = inner.providers.all(tx)?.into_iter().find(|one| one.provider.id == id);
         let name = name.map_or_else(|| id.clone(), |one| one.provider.name.clone());
-        tell(tx, &inner, user, "unlinked", &name)?;
+        if let Some((to, _)) = tx.opt::<(String, String)>(&store::ADDRESS, params![user])? {
+            tell(tx, &inner, to, ("unlinked", &name), ("", inner.clock.now()))?;
+        }
         Ok(Some(Ok(())))
     });
     finished(app, current, done.await?).await
@@ -236,8 +264,17 @@ pub(super) async fn unlink(
 ///
 /// # Errors
 /// As every statement.
-pub fn disavow(tx: &mut Tx<'_>, user: Id<UserRow>, since: Timestamp) -> db::Result<bool> {
-    Ok(!tx.all::<(String,)>(&store::UNLINK_SINCE, params![user, since])?.is_empty())
+pub fn disavow(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    (since, from): (Timestamp, ClientAddress),
+) -> db::Result<bool> {
+    let gone: Vec<(String,)> = tx.all(&store::UNLINK_SINCE, params![user, since])?;
+    for (provider,) in &gone {
+        app.audit_own(tx, user, "identity_unlinked", from, json!({ "provider": provider }))?;
+    }
+    Ok(!gone.is_empty())
 }
 
 /// Whether an identity was linked since a moment.

@@ -11,6 +11,9 @@ use crate::settings::RawProvider;
 /// The pretend provider of dev mode.
 pub const PRETEND: &str = "dev";
 
+/// What stands in addresses in the place of a provider's name.
+const RESERVED: [&str; 3] = [PRETEND, "exchange", "complete"];
+
 const GITHUB: &str = "https://github.com";
 const GITHUB_API: &str = "https://api.github.com";
 const GOOGLE: &str = "https://accounts.google.com";
@@ -59,6 +62,8 @@ pub(super) enum Kind {
 /// What an OpenID provider calls itself.
 #[derive(Debug)]
 pub(super) struct Issuer {
+    /// Whether everybody's private accounts are not among its tenants.
+    organizations: bool,
     /// To the letter; with [`TENANT`] in it when it has many.
     pub(super) name: String,
     /// Where it describes itself.
@@ -69,7 +74,7 @@ impl Issuer {
     fn new(name: &str, tenant: &str) -> Self {
         let at = name.replace(TENANT, tenant);
         let discovery = format!("{}/.well-known/openid-configuration", at.trim_end_matches('/'));
-        Self { name: name.to_owned(), discovery }
+        Self { organizations: tenant == "organizations", name: name.to_owned(), discovery }
     }
 
     /// What `iss` has to be, to the letter, in a token of this tenant.
@@ -77,7 +82,24 @@ impl Issuer {
         if !self.name.contains(TENANT) {
             return Some(self.name.clone());
         }
-        tenant.filter(|tenant| is_tenant(tenant)).map(|tenant| self.name.replace(TENANT, tenant))
+        let tenant = tenant.filter(|tenant| is_tenant(tenant))?;
+        let private = self.organizations && tenant == MICROSOFT_CONSUMERS;
+        (!private).then(|| self.name.replace(TENANT, tenant))
+    }
+
+    /// Whether a key is for tokens of this issuer: one that says whose it is signs nobody else's.
+    pub(super) fn has_key_of(&self, key_issuer: Option<&str>, tenant: Option<&str>) -> bool {
+        let theirs =
+            key_issuer.map(|name| tenant.map_or_else(|| name.to_owned(), |t| name.replace(TENANT, t)));
+        theirs.is_none_or(|theirs| self.of(tenant) == Some(theirs))
+    }
+
+    /// What it calls somebody, of whichever of its tenants: without it, another tenant's may be called so as well.
+    pub(super) fn subject(&self, tenant: Option<&str>, subject: &str) -> String {
+        match tenant.filter(|_| self.name.contains(TENANT)) {
+            Some(tenant) => format!("{tenant}|{subject}"),
+            None => subject.to_owned(),
+        }
     }
 
     /// Whether an answer may be its own: of any of its tenants, because which one it is stands in the token.
@@ -128,8 +150,8 @@ impl Provider {
     /// # Errors
     /// The first key that cannot stand, and why.
     pub fn check(id: &str, raw: &RawProvider) -> Result<Self, Wrong> {
-        if id == PRETEND || id.is_empty() || id.len() > 32 {
-            let what = "is in a section that is called \"dev\", by nothing, or by more than 32 letters";
+        if RESERVED.contains(&id) || id.is_empty() || id.len() > 32 {
+            let what = "is in a section whose name is taken (dev, exchange, complete), empty, or longer than 32 letters";
             return Err(("preset", what.to_owned()));
         }
         let preset = match raw.preset.as_str() {
@@ -174,6 +196,10 @@ impl Provider {
             [] => authoritative.iter().map(|domain| (*domain).to_owned()).collect(),
             all => domains(all),
         };
+        if max_age.is_none() && !(raw.trusted_amr.is_empty() && raw.trusted_acr.is_empty()) {
+            let what = "is \"0\", and trusted_amr or trusted_acr stand: say how old such a sign-in may be, such as \"12h\"";
+            return Err(("max_age", what.into()));
+        }
         let name = if raw.name.is_empty() { called } else { &raw.name };
         if name.chars().count() > 50 || name.chars().any(char::is_control) {
             return Err(("name", "is one line of at most 50 characters".into()));
@@ -213,6 +239,15 @@ impl Provider {
             trusted_acr: Vec::new(),
             max_age: None,
             posts: false,
+        }
+    }
+
+    /// Whose subjects it has: as it calls itself.
+    pub(super) fn issuer(&self) -> &str {
+        match &self.kind {
+            Kind::Oidc(issuer) => &issuer.name,
+            Kind::GitHub { base, .. } => base,
+            Kind::Pretend => PRETEND,
         }
     }
 

@@ -50,10 +50,36 @@ impl Connection {
         }
     }
 
+    /// Whether the subjects under this name are this provider's: another one under the name of the one before would let people
+    /// into the accounts of others.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub(super) fn is_as_before(&self, tx: &mut Tx<'_>) -> db::Result<bool> {
+        let (id, issuer) = (&self.provider.id, self.provider.issuer());
+        let (first,): (String,) = tx.one(&store::ISSUER, params![id, issuer])?;
+        let same = first == issuer;
+        if !same {
+            tracing::error!(
+                provider = id,
+                first,
+                now = issuer,
+                "a provider has the name of another one: give it another"
+            );
+        }
+        Ok(same)
+    }
+
     /// Whether it answered the last time.
     pub(super) fn is_down(&self) -> bool {
         self.dependency().health().state == "down"
     }
+}
+
+/// Whether a text can be a provider's name.
+pub(super) fn is_name(id: &str) -> bool {
+    (1..=32).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Every provider.
@@ -113,6 +139,9 @@ impl Providers {
     /// # Errors
     /// As every read.
     pub(super) fn find(&self, tx: &mut Tx<'_>, id: &str) -> db::Result<Option<Arc<Connection>>> {
+        if !is_name(id) {
+            return Ok(None);
+        }
         if tx.opt::<(Timestamp,)>(&store::IS_DISABLED, params![id])?.is_some() {
             return Ok(None);
         }
@@ -158,7 +187,7 @@ impl Providers {
     /// The connection of a row: the one there is, or another when its settings are others by now.
     fn of(&self, row: &Row) -> Option<Arc<Connection>> {
         let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, connection)) = added.get(&row.id).filter(|(at, _)| *at == row.changed_at) {
+        if let Some((_, connection)) = added.get(&row.id).filter(|(at, _)| *at >= row.changed_at) {
             return Some(connection.clone());
         }
         let made = self.read(row).and_then(|provider| self.connect(Arc::new(provider)));

@@ -20,6 +20,19 @@ statements! {
     ENABLE = "DELETE FROM disabled_providers WHERE id = $1";
     BEGIN = "INSERT INTO oauth_sign_ins (state_digest, browser_digest, provider, return_to, challenge, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
+    /// The first that was used under this name stays.
+    ISSUER = "INSERT INTO provider_issuers (id, issuer) VALUES ($1, $2)
+        ON CONFLICT (id) DO UPDATE SET issuer = provider_issuers.issuer RETURNING issuer";
+    ISSUER_OF = "SELECT issuer FROM provider_issuers WHERE id = $1";
+    /// An operator ends what is on its way through a provider.
+    END_SIGN_INS = "DELETE FROM oauth_sign_ins WHERE provider = $1";
+    END_CODES = "DELETE FROM oauth_codes WHERE provider = $1";
+    END_INCOMPLETE = "DELETE FROM incomplete_sign_ins WHERE provider = $1";
+    END_TICKETS = "DELETE FROM link_tickets WHERE provider = $1";
+    END_LINKS = "DELETE FROM oauth_links WHERE provider = $1";
+    /// A provider's word, that waits for its second step: whose it was is not written there.
+    END_HALVES = "DELETE FROM half_logins WHERE amr = $1";
+    END_PENDING = "DELETE FROM pending_identities WHERE provider = $1";
     /// The row decides: once, in the browser that began, at the provider that it was begun for.
     ARRIVE = "DELETE FROM oauth_sign_ins
         WHERE state_digest = $1 AND browser_digest = $2 AND provider = $3 AND expires_at > $4
@@ -60,14 +73,12 @@ statements! {
     LIST = "SELECT provider, subject, linked_at FROM federated_identities WHERE user_id = $1
         ORDER BY provider, subject";
     UNLINK = "DELETE FROM federated_identities WHERE user_id = $1 AND provider = $2 RETURNING subject";
-    UNLINK_SINCE = "DELETE FROM federated_identities WHERE user_id = $1 AND linked_at >= $2 RETURNING subject";
+    UNLINK_SINCE = "DELETE FROM federated_identities WHERE user_id = $1 AND linked_at >= $2 RETURNING provider";
     LINKED_SINCE = "SELECT subject FROM federated_identities WHERE user_id = $1 AND linked_at >= $2";
-    /// Other ways in: a password, a passkey, an identity of another provider.
+    /// Other ways in: a password, a passkey.
     OTHER_WAYS = "SELECT
             CAST(CASE WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = $1) THEN 1 ELSE 0 END AS BIGINT),
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = $1) THEN 1 ELSE 0 END AS BIGINT),
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM federated_identities f WHERE f.user_id = $1 AND f.provider <> $2)
-                THEN 1 ELSE 0 END AS BIGINT)";
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = $1) THEN 1 ELSE 0 END AS BIGINT)";
     ADDRESS = "SELECT e.address, e.address_key FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id
         WHERE e.user_id = $1";
     ADDRESS_KEY = "SELECT address_key FROM user_emails WHERE user_id = $1";

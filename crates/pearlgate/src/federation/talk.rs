@@ -7,12 +7,10 @@ use data_encoding::BASE64;
 use foundation::kernel::{Clock, Secret};
 use foundation::outbound::{Answer, Asking, CallError};
 use jsonwebtoken::{Algorithm, Header};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::Url;
+use url::{Url, form_urlencoded};
 
-use super::metadata::Discovery;
 use super::model::{Flow, Said, challenge_of};
 use super::provider::{Client, Issuer, Kind, Provider};
 use super::registry::{Connection, Reach};
@@ -151,6 +149,10 @@ impl Connection {
             now: clock.now(),
         };
         let expected = &expected;
+        if let Some(known) = self.metadata.check_known(expected, token) {
+            // Nobody was asked, so nobody answered.
+            return known.and_then(|claims| self.said(&claims)).map(Some).map_err(NoAnswer::Flaw);
+        }
         let claims = client.converse(|asking| async move {
             let discovery = self.metadata.discovery(&asking, issuer, false).await?;
             self.metadata.check(&asking, &discovery, expected, token).await
@@ -171,7 +173,13 @@ impl Connection {
             .any(|one| amr.iter().any(|known| known == one));
         let class = claims.get("acr").and_then(Value::as_str);
         Ok(Said {
-            subject: subject(claims)?.to_owned(),
+            subject: match &self.provider.kind {
+                Kind::Oidc(issuer) => {
+                    issuer.subject(claims.get("tid").and_then(Value::as_str), subject(claims)?)
+                }
+                Kind::GitHub { .. } | Kind::Pretend => subject(claims)?.to_owned(),
+            },
+            nonce: text("nonce"),
             email: text("email"),
             // The JSON value true, and nothing that looks like it.
             verified: claims.get("email_verified") == Some(&Value::Bool(true)),
@@ -196,6 +204,9 @@ struct Tokens {
     access_token: Option<Secret>,
     #[serde(default)]
     id_token: Option<Secret>,
+    /// In their place (§5.2).
+    #[serde(default)]
+    error: Option<String>,
 }
 
 type Answered = Result<Result<Said, Flaw>, CallError>;
@@ -214,7 +225,7 @@ impl Talk<'_> {
     ) -> Answered {
         let discovery = self.connection.metadata.discovery(self.asking, issuer, false).await?;
         // Nobody's code is given to somebody else. What is there was compared before (RFC 9207 §2.4).
-        if brought.iss.is_none() && discovery.authorization_response_iss_parameter_supported {
+        if brought.iss.is_none() && discovery.authorization_response_iss_parameter_supported == Some(true) {
             return Ok(Err(Flaw::Issuer));
         }
         let tokens = match self.redeem(&discovery.token_endpoint, flow, brought, redirect_uri).await? {
@@ -237,9 +248,11 @@ impl Talk<'_> {
             Ok(claims) => claims,
             Err(flaw) => return Ok(Err(flaw)),
         };
-        if !claims.contains_key("email") && !discovery.userinfo_endpoint.is_empty() {
+        if let Some(endpoint) =
+            discovery.userinfo_endpoint.as_deref().filter(|_| !claims.contains_key("email"))
+        {
             let Some(access) = &tokens.access_token else { return Ok(Err(Flaw::AccessToken)) };
-            let more = match self.user_info(&discovery, access).await? {
+            let more = match self.user_info(endpoint, access).await? {
                 Ok(more) => more,
                 Err(flaw) => return Ok(Err(flaw)),
             };
@@ -247,6 +260,8 @@ impl Talk<'_> {
             if subject(&more) != subject(&claims) {
                 return Ok(Err(Flaw::UserInfo));
             }
+            // Address and whether it is proven are from one place.
+            claims.remove("email_verified");
             for name in ["email", "email_verified", "name", "locale"] {
                 if let (false, Some(value)) = (claims.contains_key(name), more.get(name)) {
                     claims.insert(name.to_owned(), value.clone());
@@ -291,18 +306,30 @@ impl Talk<'_> {
             }
         }
         let answer = self.asking.post_form(endpoint, &headers, &form).await?;
-        match answer.status {
-            200 => Ok(Ok(sense(&answer)?)),
-            400 => Ok(Err(Flaw::Code)),
-            status => {
-                tracing::error!(
-                    provider = provider.id,
-                    status,
-                    "an identity provider does not take our client's name or secret"
-                );
-                Err(CallError::Away(format!("it answered {status} when a code was redeemed")))
+        let error = match answer.status {
+            200 => {
+                let tokens: Tokens = sense(&answer)?;
+                // GitHub answers 200 whatever it is.
+                if tokens.error.is_none() || tokens.access_token.is_some() {
+                    return Ok(Ok(tokens));
+                }
+                tokens.error
             }
+            408 | 429 => return Err(CallError::Away(format!("it answered {}", answer.status))),
+            401 => Some("invalid_client".to_owned()),
+            _ => sense::<Tokens>(&answer).ok().and_then(|tokens| tokens.error),
+        };
+        // Then it is the settings that are wrong, and nobody gets in by them. Whatever else it says, it says about the code,
+        // which came from a browser.
+        let ours = ["invalid_client", "unauthorized_client", "incorrect_client_credentials"];
+        if error.as_deref().is_some_and(|error| ours.contains(&error)) {
+            tracing::error!(
+                provider = provider.id,
+                "an identity provider does not take our client_id or client_secret"
+            );
+            return Err(CallError::Away("it does not take our client's name or secret".into()));
         }
+        Ok(Err(Flaw::Code))
     }
 
     fn apple(&self, team: &str, key_id: &str, key: &jsonwebtoken::EncodingKey) -> Result<Secret, CallError> {
@@ -316,18 +343,12 @@ impl Talk<'_> {
         signed.map(Secret::new).map_err(|_| CallError::Refused("Apple's key does not sign".into()))
     }
 
-    async fn user_info(
-        &self,
-        discovery: &Discovery,
-        access: &Secret,
-    ) -> Result<Result<Claims, Flaw>, CallError> {
+    async fn user_info(&self, endpoint: &str, access: &Secret) -> Result<Result<Claims, Flaw>, CallError> {
         let bearer = Secret::new(format!("Bearer {}", access.reveal()));
-        let answer = self
-            .asking
-            .get(&discovery.userinfo_endpoint, &[JSON, ("authorization", bearer.reveal())])
-            .await?;
+        let answer = self.asking.get(endpoint, &[JSON, ("authorization", bearer.reveal())]).await?;
         match answer.status {
             200 => Ok(Ok(sense(&answer)?)),
+            429 => Err(CallError::Away("it answered 429".into())),
             _ => Ok(Err(Flaw::UserInfo)),
         }
     }
@@ -363,11 +384,14 @@ impl Talk<'_> {
         let bearer = Secret::new(format!("Bearer {}", access.reveal()));
         let headers = [("accept", "application/vnd.github+json"), ("authorization", bearer.reveal())];
         let answer = self.asking.get(&format!("{api}/user"), &headers).await?;
-        if answer.status != 200 {
-            return Ok(Err(Flaw::UserInfo));
+        match answer.status {
+            200 => {}
+            // So many questions in an hour.
+            403 | 429 => return Err(CallError::Away(format!("its API answered {}", answer.status))),
+            _ => return Ok(Err(Flaw::UserInfo)),
         }
         let user: User = sense(&answer)?;
-        let answer = self.asking.get(&format!("{api}/user/emails"), &headers).await?;
+        let answer = self.asking.get(&format!("{api}/user/emails?per_page=100"), &headers).await?;
         // Without the permission there is no address.
         let all: Vec<Address> = if answer.status == 200 { sense(&answer)? } else { Vec::new() };
         let primary = all.into_iter().take(MANY).find(|one| one.primary && one.verified);
@@ -378,6 +402,7 @@ impl Talk<'_> {
             name: user.name.filter(|name| !name.is_empty()).unwrap_or(user.login),
             locale: String::new(),
             level_2: false,
+            nonce: String::new(),
         }))
     }
 }
@@ -391,7 +416,7 @@ fn no_sense() -> CallError {
 }
 
 fn in_form(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// The people of dev mode.
@@ -417,5 +442,6 @@ fn pretend(code: &str) -> Option<Said> {
         name: if email.is_empty() { String::new() } else { name.to_owned() },
         locale: String::new(),
         level_2: false,
+        nonce: String::new(),
     })
 }

@@ -82,11 +82,18 @@ pub(super) struct Expected<'e> {
     pub(super) now: Timestamp,
 }
 
+/// A key, and whose tokens it is for when it says so (Microsoft's do).
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    pub(super) jwk: Jwk,
+    pub(super) issuer: Option<String>,
+}
+
 /// What the token says.
 pub(super) type Claims = Map<String, Value>;
 
 /// Checks a token.
-pub(super) fn check(expected: &Expected<'_>, keys: &[Jwk], token: &Secret) -> Result<Claims, Flaw> {
+pub(super) fn check(expected: &Expected<'_>, keys: &[Key], token: &Secret) -> Result<Claims, Flaw> {
     let text = token.reveal();
     if text.len() > LARGEST {
         return Err(Flaw::Unreadable);
@@ -100,13 +107,17 @@ pub(super) fn check(expected: &Expected<'_>, keys: &[Jwk], token: &Secret) -> Re
         Some(_) => return Err(Flaw::Unreadable),
     };
     let key = key_for(keys, algorithm, kid).ok_or(Flaw::Key)?;
-    let key = DecodingKey::from_jwk(key).map_err(|_| Flaw::Key)?;
+    let key_issuer = key.issuer.as_deref();
+    let key = DecodingKey::from_jwk(&key.jwk).map_err(|_| Flaw::Key)?;
     let mut rules = Validation::new(algorithm);
     // The signature is checked there; what the token says below, by our clock.
     rules.required_spec_claims.clear();
     (rules.validate_exp, rules.validate_aud, rules.validate_nbf) = (false, false, false);
     let claims = jsonwebtoken::decode::<Claims>(text, &key, &rules).map_err(|_| Flaw::Signature)?.claims;
     says(expected, &claims)?;
+    if !expected.issuer.has_key_of(key_issuer, claims.get("tid").and_then(Value::as_str)) {
+        return Err(Flaw::Key);
+    }
     if let (Some(access), Some(hash)) = (expected.access_token, claims.get("at_hash")) {
         let right = hash.as_str().is_some_and(|hash| is_hash(algorithm, access, hash));
         if !right {
@@ -125,10 +136,10 @@ fn header(text: &str) -> Result<Map<String, Value>, Flaw> {
 }
 
 /// The one key that a token names; without a name, the only one that fits.
-fn key_for<'k>(keys: &'k [Jwk], algorithm: Algorithm, kid: Option<&str>) -> Option<&'k Jwk> {
+fn key_for<'k>(keys: &'k [Key], algorithm: Algorithm, kid: Option<&str>) -> Option<&'k Key> {
     let mut fitting = keys.iter().filter(|key| {
-        let named = kid.is_none() || key.common.key_id.as_deref() == kid;
-        named && fits(key, algorithm)
+        let named = kid.is_none() || key.jwk.common.key_id.as_deref() == kid;
+        named && fits(&key.jwk, algorithm)
     });
     fitting.next().filter(|_| fitting.next().is_none())
 }
@@ -163,7 +174,7 @@ fn says(expected: &Expected<'_>, claims: &Claims) -> Result<(), Flaw> {
     if expires + skew <= now || issued - skew > now || issued + OLDEST.as_secs_f64() + skew < now {
         return Err(Flaw::Time);
     }
-    if seconds("nbf").is_some_and(|from| from - skew > now) {
+    if claims.contains_key("nbf") && seconds("nbf").is_none_or(|from| from - skew > now) {
         return Err(Flaw::Time);
     }
     let nonce = text("nonce").ok_or(Flaw::Nonce)?;
@@ -175,7 +186,7 @@ fn says(expected: &Expected<'_>, claims: &Claims) -> Result<(), Flaw> {
     subject(claims)?;
     if let Some(max_age) = expected.provider.max_age {
         let at = seconds("auth_time").ok_or(Flaw::Age)?;
-        if at + max_age.as_secs_f64() + skew < now {
+        if at + max_age.as_secs_f64() + skew < now || at - skew > now {
             return Err(Flaw::Age);
         }
     }

@@ -274,7 +274,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         }
         tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
         mfa::disavow(tx, &inner, user, (row.created_at, from))?;
-        federation::disavow(tx, user, row.created_at)?;
+        federation::disavow(tx, &inner, user, (row.created_at, from))?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
@@ -307,8 +307,8 @@ pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Re
         let factor = mfa::disavow(tx, &inner, disowned.user, (disowned.since, from))?;
         // A provider's word let them in: whoever has that identity, it is not (only) the owner of this mailbox.
         let since = if disowned.by_identity { Timestamp::from_micros(0) } else { disowned.since };
-        let identity = federation::disavow(tx, disowned.user, since)?;
-        if factor || (identity && !disowned.by_identity) {
+        let identity = federation::disavow(tx, &inner, disowned.user, (since, from))?;
+        if factor || identity {
             sessions::end_all(tx, &inner, disowned.user, EndReason::RevokedByUser, from)?;
         }
         if !disowned.by_password {

@@ -50,6 +50,12 @@ pub(super) fn read(
 pub fn provider_of(id: &str, text: &str) -> Result<Provider, ConfigError> {
     let place = format!("the provider {id}");
     let refuse = |what: &str| ConfigError { place: place.clone(), what: what.to_owned() };
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if id.is_empty() || !id.bytes().all(plain) {
+        return Err(refuse(
+            "has a name that cannot stand in an address: give small letters, digits and hyphens",
+        ));
+    }
     let table: toml::Table =
         text.parse().map_err(|e: toml::de::Error| refuse(&format!("is not TOML: {}", e.message())))?;
     let mut layers = Layers::new(DEFAULTS)?;
@@ -57,7 +63,6 @@ pub fn provider_of(id: &str, text: &str) -> Result<Provider, ConfigError> {
     let all = toml::Table::from_iter([("providers".to_owned(), toml::Value::Table(section))]);
     layers.text(&place, &all.to_string())?;
     let raw: super::Raw = layers.build()?;
-    let raw =
-        raw.providers.get(id).ok_or_else(|| refuse("is called by small letters, digits and hyphens"))?;
+    let raw = raw.providers.get(id).ok_or_else(|| refuse("has no settings"))?;
     Provider::check(id, raw).map_err(|(key, what)| layers.refuse(&format!("providers.{id}.{key}"), what))
 }

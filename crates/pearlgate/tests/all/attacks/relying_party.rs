@@ -564,9 +564,28 @@ async fn an_issuer_of_many_tenants_is_the_one_of_the_tokens_tenant() {
             shut(&app, &idp, &format!("iss is {iss}, tid is {tid}")).await;
             idp.honest();
         }
-        idp.claim("iss", json!(of(TENANT)));
-        idp.claim("tid", json!(TENANT));
-        open(&app, &idp, "as it should be").await;
+        let claims = || {
+            idp.claim("iss", json!(of(TENANT)));
+            idp.claim("tid", json!(TENANT));
+        };
+        // A key that is for another tenant's tokens signs none of this one's.
+        claims();
+        for key_issuer in [of(OTHER), "https://elsewhere.example".to_owned()] {
+            let mut key = Key::rsa("k1", "RS256").jwk();
+            key["issuer"] = json!(key_issuer);
+            publish(&app, &idp, vec![key]);
+            shut(&app, &idp, &format!("a key of {key_issuer}")).await;
+        }
+        for key_issuer in [template.clone(), of(TENANT)] {
+            let mut key = Key::rsa("k1", "RS256").jwk();
+            key["issuer"] = json!(key_issuer);
+            publish(&app, &idp, vec![key]);
+            open(&app, &idp, "as it should be").await;
+        }
+        // The same subject of another tenant is somebody else.
+        let kept =
+            app.count("SELECT COUNT(*) FROM federated_identities WHERE subject LIKE '8eaef023-%|s1'").await;
+        assert_eq!(kept, 1);
         app.finish().await;
     }
 }
@@ -627,6 +646,7 @@ with_idp! { "max_age = \"5m\"";
         }
         // The trap, at the edges.
         for (what, name, from_now) in [
+            ("not before a moment", "nbf", 30),
             ("over a moment ago", "exp", -30),
             ("in a moment", "iat", 30),
             ("of nine minutes ago", "iat", -540),
@@ -649,6 +669,9 @@ with_idp! { "max_age = \"5m\"";
         assert_eq!(show(app, &hashed, &fresh_nonce()).await.refusal(), NO);
         let vera = Person::of(&show(app, &hashed, &nonce).await);
         assert_eq!((vera.email.as_str(), show(app, &hashed, &nonce).await.refusal().as_str()), ("v@ex.test", NO));
+        // What stands in the token is for everybody to read.
+        let read = HEXLOWER.encode(&sha256(nonce.as_bytes()));
+        assert_eq!(show(app, &hashed, &read).await.refusal(), NO, "as it stands in the token");
         let plain = idp.id_token(CLIENT, &nonce);
         assert_eq!(show(app, &plain, &nonce).await.refusal(), NO, "the same one, not hashed");
         let nonce = fresh_nonce();

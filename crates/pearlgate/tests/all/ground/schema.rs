@@ -155,9 +155,22 @@ async fn no_statement_of_a_request_reads_a_whole_table() {
     let app = TestApp::start(Engine::Sqlite).await;
     // A signing key is one row or two, providers are a handful; the other lists are for operators and tests.
     let excused = ["KEYS", "PROVIDERS", "ALL_DISABLED", "COUNT", "DEAD"];
+    // What an operator does to a provider now and then.
+    let operators = [
+        "END_SIGN_INS",
+        "END_CODES",
+        "END_INCOMPLETE",
+        "END_TICKETS",
+        "END_LINKS",
+        "END_PENDING",
+        "END_HALVES",
+    ];
     let file = rusqlite::Connection::open(app.dir.path().join("pearlgate.db")).unwrap();
     let mut scans = Vec::new();
-    for statement in pearlgate::statements().into_iter().filter(|s| !excused.contains(&s.name)) {
+    for statement in pearlgate::statements()
+        .into_iter()
+        .filter(|s| !excused.contains(&s.name) && !operators.contains(&s.name))
+    {
         let mut plan = file.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.text)).unwrap();
         for place in 1..=plan.parameter_count() {
             plan.raw_bind_parameter(place, 1i64).unwrap();

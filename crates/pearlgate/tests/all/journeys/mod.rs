@@ -6,6 +6,7 @@ mod breaches;
 mod email_change;
 mod equal_work;
 mod followers;
+mod identities;
 mod keys;
 mod magic_links;
 mod own_sessions;

@@ -342,8 +342,9 @@ with_idp! { "";
     }
 }
 
-with_idp! { "trusted_amr = [\"mfa\"]";
+with_idp! { "trusted_amr = [\"mfa\"]\nmax_age = \"12h\"";
     async fn a_factor_is_asked_for_unless_a_trusted_provider_has_seen_one(app: &TestApp, idp: &Idp, other: &Idp) {
+        idp.claim("auth_time", json!(app.clock.now().seconds()));
         let browser = Browser::new(app);
         let vera = Person::of(&browser.sign_in(idp).await);
         other.person(json!({ "sub": "o1", "amr": ["mfa"] }));
