@@ -110,7 +110,7 @@ impl App {
         master: &MasterKeys,
     ) -> Result<Self, String> {
         let templates = Arc::new(templates::environment().map_err(|e| format!("a template is broken: {e}"))?);
-        let dependencies = Dependencies::new(clock.clone());
+        let dependencies = Dependencies::new(clock.clone(), chance.clone());
         let sealer = Sealer::new(master, chance.clone());
         let queue = Queue::new(clock.clone(), chance.clone());
         let mailbox = settings.dev.then(|| Mailbox::new(clock.clone()));

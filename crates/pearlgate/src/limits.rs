@@ -77,7 +77,9 @@ const REDIS: &str = "redis";
 const BUDGET: Duration = Duration::from_millis(20);
 const DEGRADED: &str = "limits are counted in each server's memory and in the database";
 const PATIENCE: Patience =
-    Patience { failures: 3, first: Duration::from_secs(1), longest: Duration::from_secs(30) };
+    Patience { failures: 3, first: Duration::from_secs(1), longest: Duration::from_secs(30), slow: None };
+/// One connection carries them all.
+const AT_A_TIME: usize = 1_024;
 
 /// The limits of the settings, counted where they say.
 ///
@@ -94,8 +96,13 @@ pub fn start(
     let redis = match settings.redis.as_ref().filter(|_| wanted) {
         None => None,
         Some(url) => {
-            let guard =
-                Guard { name: REDIS.into(), timeout: BUDGET, degraded: DEGRADED, patience: Some(PATIENCE) };
+            let guard = Guard {
+                name: REDIS.into(),
+                timeout: BUDGET,
+                degraded: DEGRADED,
+                patience: Some(PATIENCE),
+                at_a_time: AT_A_TIME,
+            };
             Some(Redis::new(url, dependencies.add(guard)).map_err(|why| format!("redis.url {why}"))?)
         }
     };

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::kernel::{Clock, Entity, Entropy, Id, Problem};
+use crate::kernel::{Clock, Entity, Entropy, Id, Problem, trace};
 
 /// Ids of requests.
 #[derive(Debug)]
@@ -63,14 +63,15 @@ const SECURITY: [(HeaderName, &str); 8] = [
 
 /// The outermost layer.
 pub async fn finish(State(state): State<Finish>, mut request: Request, next: Next) -> Response {
-    let id = RequestId(Id::<RequestRow>::new(&state.clock, &state.chance).to_string());
+    let request_id = Id::<RequestRow>::new(&state.clock, &state.chance);
+    let id = RequestId(request_id.to_string());
     request.extensions_mut().insert(id.clone());
     let headers = request.headers().clone();
     let ambiguity = ambiguous(&request);
     let close = ambiguity.is_some();
     let mut response = match ambiguity {
         Some(problem) => problem.into_response(),
-        None => next.run(request).await,
+        None => trace::on_behalf_of(*request_id.as_bytes(), next.run(request)).await,
     };
     let failed = response.status().is_client_error() || response.status().is_server_error();
     let problem = response.extensions_mut().remove::<Arc<Problem>>();

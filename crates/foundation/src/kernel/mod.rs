@@ -9,6 +9,7 @@ mod seal;
 mod secret;
 mod setting;
 pub mod tls;
+pub mod trace;
 
 pub use clock::{Clock, Timestamp};
 pub use entropy::Entropy;

@@ -21,6 +21,8 @@ pub use smtp::{Smtp, SmtpOptions, SmtpTls};
 /// The whole time that one delivery may take (`outages.md`).
 const BUDGET: Duration = Duration::from_secs(10);
 const PURPOSE: &str = "mail";
+/// More than workers deliver at a time.
+const AT_A_TIME: usize = 64;
 const DEGRADED: &str = "mail is sent when the provider answers again; nobody has to do anything twice";
 
 /// Ids of mails; a mail's Message-ID is made from it and stays the same however often it is sent.
@@ -92,8 +94,13 @@ impl Postman {
         queue: Queue,
         chance: Entropy,
     ) -> Self {
-        let settings =
-            Settings { name: "mail.primary".into(), timeout: BUDGET, degraded: DEGRADED, patience: None };
+        let settings = Settings {
+            name: "mail.primary".into(),
+            timeout: BUDGET,
+            degraded: DEGRADED,
+            patience: None,
+            at_a_time: AT_A_TIME,
+        };
         let primary = Provider { dependency: dependencies.add(settings), transport };
         Self { primary, renderer, sealer, queue, chance }
     }

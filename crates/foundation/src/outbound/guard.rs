@@ -1,14 +1,16 @@
 //! A dependency, and the guard that every call to it goes through.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
-use super::breaker::{Breaker, Patience};
+use super::breaker::{Breaker, Pass, Patience, Went};
 use super::faults::{Fault, Switch};
-use crate::kernel::{Clock, Timestamp};
+use crate::kernel::{Clock, Entropy, Timestamp};
 
 /// How late the `slow` fault answers: after ten seconds, and later than any budget.
 const SLOW: Duration = Duration::from_millis(10_500);
@@ -24,6 +26,8 @@ pub struct Settings {
     pub degraded: &'static str,
     /// When it is left alone for a while; none where every call is worth its wait.
     pub patience: Option<Patience>,
+    /// Calls at a time; one more is not made. What hangs holds no more of us than that.
+    pub at_a_time: usize,
 }
 
 /// Why a call gave nothing.
@@ -54,6 +58,8 @@ pub struct Health {
     pub last_error: String,
     /// What people notice while it is away; nothing while it is not.
     pub degraded: &'static str,
+    /// Calls that were not made since the server started: it was left alone for a moment, or too many waited for it.
+    pub short_circuited: u64,
 }
 
 fn as_text<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -68,9 +74,12 @@ pub struct Dependency(Arc<Inner>);
 struct Inner {
     settings: Settings,
     clock: Clock,
+    chance: Entropy,
     switch: Switch,
     seen: Mutex<Seen>,
     breaker: Mutex<Breaker>,
+    places: Semaphore,
+    spared: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -97,6 +106,9 @@ impl Dependency {
     ) -> Result<T, CallError> {
         let started = Clock::stopwatch();
         let name = &self.0.settings.name;
+        let Ok(_place) = self.0.places.try_acquire() else {
+            return Err(self.spared("too many calls wait for"));
+        };
         let mut asked = self.admitted()?;
         let outcome = tokio::time::timeout(self.0.settings.timeout, self.faulty(call))
             .await
@@ -112,22 +124,32 @@ impl Dependency {
             .increment(1);
         metrics::histogram!("outbound_seconds", "dependency" => name.clone())
             .record(started.elapsed().as_secs_f64());
-        asked.went(!matches!(outcome, Err(CallError::Timeout(_) | CallError::Away(_))));
+        let late = |slow: Duration| started.elapsed() > slow;
+        let badly = matches!(outcome, Err(CallError::Timeout(_) | CallError::Away(_)))
+            || self.0.settings.patience.is_some_and(|patience| patience.slow.is_some_and(late));
+        asked.went(if badly { Went::Badly } else { Went::Well });
         self.remember(outcome.as_ref().err());
         outcome
     }
 
     fn admitted(&self) -> Result<Asked<'_>, CallError> {
-        let mut asked = Asked { inner: &self.0, answered: false };
-        if asked.with(|breaker, patience, now| breaker.admits(patience, now)).unwrap_or(true) {
-            return Ok(asked);
+        let Some(patience) = self.0.settings.patience.as_ref() else {
+            return Ok(Asked { inner: &self.0, pass: None });
+        };
+        let mut breaker = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        match breaker.admits(patience, self.0.clock.now()) {
+            Some(pass) => Ok(Asked { inner: &self.0, pass: Some(pass) }),
+            None => Err(self.spared("for a moment nobody asks")),
         }
+    }
+
+    /// A call that is not made.
+    fn spared(&self, why: &str) -> CallError {
         let name = &self.0.settings.name;
+        self.0.spared.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("outbound_calls_total", "dependency" => name.clone(), "outcome" => "spared")
             .increment(1);
-        // It was not asked: another call's try goes on.
-        asked.answered = true;
-        Err(CallError::Away(format!("{name} is left alone for a moment")))
+        CallError::Away(format!("{why} {name}"))
     }
 
     async fn faulty<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
@@ -149,9 +171,14 @@ impl Dependency {
         let error = error.filter(|e| !matches!(e, CallError::Refused(_)));
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let up = error.is_none();
+        let gauge = metrics::gauge!("outbound_up", "dependency" => self.0.settings.name.clone());
+        gauge.set(if up { 1.0 } else { 0.0 });
         if seen.up != Some(up) {
             (seen.up, seen.since) = (Some(up), self.0.clock.now());
             let name = &self.0.settings.name;
+            #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact in a float")]
+            let since = seen.since.seconds() as f64;
+            metrics::gauge!("outbound_since_seconds", "dependency" => name.clone()).set(since);
             match error {
                 Some(error) => tracing::warn!(dependency = name, %error, "a dependency went away"),
                 None => tracing::info!(dependency = name, "a dependency answers"),
@@ -172,6 +199,7 @@ impl Dependency {
             since: seen.since,
             last_error: seen.last_error.clone(),
             degraded: if away { self.0.settings.degraded } else { "" },
+            short_circuited: self.0.spared.load(Ordering::Relaxed),
         }
     }
 }
@@ -179,27 +207,25 @@ impl Dependency {
 /// A call that a breaker let through; one that is dropped before its answer leaves the breaker as it was.
 struct Asked<'d> {
     inner: &'d Inner,
-    answered: bool,
+    pass: Option<Pass>,
 }
 
 impl Asked<'_> {
-    fn with<T>(&self, f: impl FnOnce(&mut Breaker, &Patience, Timestamp) -> T) -> Option<T> {
-        let patience = self.inner.settings.patience.as_ref()?;
-        let mut breaker = self.inner.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(f(&mut breaker, patience, self.inner.clock.now()))
+    fn with(&mut self, f: impl FnOnce(&mut Breaker, Pass, &Patience)) {
+        if let (Some(pass), Some(patience)) = (self.pass.take(), self.inner.settings.patience.as_ref()) {
+            f(&mut self.inner.breaker.lock().unwrap_or_else(PoisonError::into_inner), pass, patience);
+        }
     }
 
-    fn went(&mut self, well: bool) {
-        self.answered = true;
-        self.with(|breaker, patience, now| breaker.went(well, patience, now));
+    fn went(&mut self, went: Went) {
+        let (now, [jitter]) = (self.inner.clock.now(), self.inner.chance.bytes::<1>());
+        self.with(|breaker, pass, patience| breaker.went((pass, went), patience, now, jitter));
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.with(|breaker, _, _| breaker.abandoned());
-        }
+        self.with(|breaker, pass, _| breaker.abandoned(pass));
     }
 }
 
@@ -207,21 +233,25 @@ impl Drop for Asked<'_> {
 #[derive(Debug, Clone)]
 pub struct Dependencies {
     clock: Clock,
+    chance: Entropy,
     all: Arc<Mutex<Vec<Dependency>>>,
 }
 
 impl Dependencies {
     /// None yet.
-    pub fn new(clock: Clock) -> Self {
-        Self { clock, all: Arc::default() }
+    pub fn new(clock: Clock, chance: Entropy) -> Self {
+        Self { clock, chance, all: Arc::default() }
     }
 
     /// Adds one and gives the handle through which it is called.
     pub fn add(&self, settings: Settings) -> Dependency {
         let seen = Seen { up: None, since: self.clock.now(), last_error: String::new() };
         let inner = Inner {
+            places: Semaphore::new(settings.at_a_time),
+            spared: AtomicU64::new(0),
             settings,
             clock: self.clock.clone(),
+            chance: self.chance.clone(),
             switch: Switch::default(),
             seen: Mutex::new(seen),
             breaker: Mutex::default(),
@@ -258,12 +288,13 @@ mod tests {
     use super::*;
 
     fn dependency(timeout: Duration) -> (Dependencies, Dependency) {
-        let all = Dependencies::new(Clock::manual(Timestamp::from_micros(7)));
+        let all = Dependencies::new(Clock::manual(Timestamp::from_micros(7)), Entropy::System);
         let one = all.add(Settings {
             name: "mail.primary".into(),
             timeout,
             degraded: "mail is late",
             patience: None,
+            at_a_time: 2,
         });
         (all, one)
     }
@@ -298,6 +329,51 @@ mod tests {
         assert_eq!(worked, 3);
         assert!(!all.break_with("nobody", Fault::Down));
         assert_eq!("sideways".parse::<Fault>(), Err(crate::outbound::UnknownFault));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_holds_no_more_than_its_places() {
+        let (all, one) = dependency(Duration::from_secs(5));
+        all.break_with("mail.primary", Fault::Hang);
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let one = one.clone();
+                tokio::spawn(async move { one.call(works()).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let third = one.call(works()).await.unwrap_err();
+        assert!(third.to_string().contains("too many calls"), "{third}");
+        assert_eq!((one.health().state, one.health().short_circuited), ("unknown", 1), "nobody was asked");
+        all.break_with("mail.primary", Fault::None);
+        for one in waiting {
+            assert!(matches!(one.await.unwrap(), Err(CallError::Timeout(_))));
+        }
+        assert_eq!(one.call(works()).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_is_used_and_counts_as_none() {
+        let all = Dependencies::new(Clock::manual(Timestamp::from_micros(7)), Entropy::System);
+        let patience = Patience {
+            failures: 2,
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(4),
+            slow: Some(Duration::ZERO),
+        };
+        let settings = Settings {
+            name: "slow".into(),
+            timeout: Duration::from_secs(5),
+            degraded: "",
+            patience: Some(patience),
+            at_a_time: 2,
+        };
+        let one = all.add(settings);
+        for _ in 0..2 {
+            assert_eq!(one.call(works()).await, Ok(1));
+        }
+        assert!(one.call(works()).await.is_err(), "left alone");
+        assert_eq!(one.health().short_circuited, 1);
     }
 
     #[tokio::test]

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http_body_util::BodyExt;
 
 use super::addresses::{Guarded, Private};
 use super::guard::{CallError, Dependency};
-use crate::kernel::tls;
+use crate::kernel::{sha256, tls, trace};
 
 /// A client for one dependency. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -91,12 +93,17 @@ impl HttpClient {
     }
 }
 
+/// How long a connection may take to be made, of the call's budget.
+const CONNECT: Duration = Duration::from_secs(3);
+/// After this a question that changes nothing is asked once more, when the connection broke.
+const AGAIN: Duration = Duration::from_millis(100);
 const NO_SENSE: &str = "its answer makes no sense";
 
 impl Asking {
     #[expect(clippy::disallowed_methods, reason = "the one place that makes an HTTP client")]
     fn new(ca_file: Option<&Path>, cap: usize, private: Option<Private>) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .referer(false)
@@ -123,7 +130,15 @@ impl Asking {
     /// # Errors
     /// As [`HttpClient::get`].
     pub async fn get(&self, url: &str, headers: &[(&'static str, &str)]) -> Result<Answer, CallError> {
-        self.send(self.client.get(url), headers).await
+        match self.send(self.client.get(url), headers).await {
+            // Asking changes nothing there, so it may be asked once more: connections break. Anything else is an answer, or
+            // would take what is left of the budget.
+            Err(Unsent::Broken(_)) => {
+                tokio::time::sleep(AGAIN).await;
+                self.send(self.client.get(url), headers).await.map_err(CallError::from)
+            }
+            other => other.map_err(CallError::from),
+        }
     }
 
     /// POST of a form.
@@ -140,23 +155,32 @@ impl Asking {
         let body = body.collect::<Vec<_>>().join("&");
         let request =
             self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body);
-        self.send(request, headers).await
+        // Whether it was done there is not known when the connection breaks: it is not asked again.
+        Ok(self.send(request, headers).await?)
     }
 
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
         headers: &[(&'static str, &str)],
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Answer, Unsent> {
         let away = |e: reqwest::Error| CallError::Away(in_words(&e.without_url()));
+        let broken = |e: reqwest::Error| match e.is_timeout() {
+            true => Unsent::Failed(away(e)),
+            false => Unsent::Broken(away(e)),
+        };
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = match trace::request() {
+            Some(id) => request.header("traceparent", traceparent(id)),
+            None => request,
+        };
         let request = request.build().map_err(away)?;
         self.admits(request.url())?;
         self.asked.store(true, Ordering::SeqCst);
-        let response = self.client.execute(request).await.map_err(away)?;
+        let response = self.client.execute(request).await.map_err(broken)?;
         let status = response.status();
         if status.is_server_error() || status.is_redirection() {
-            return Err(CallError::Away(format!("it answered {}", status.as_u16())));
+            return Err(CallError::Away(format!("it answered {}", status.as_u16())).into());
         }
         let body = http_body_util::Limited::new(reqwest::Body::from(response), self.cap)
             .collect()
@@ -164,6 +188,34 @@ impl Asking {
             .map_err(|_| CallError::Away("its answer broke off or is larger than allowed".into()))?;
         Ok(Answer { status: status.as_u16(), body: body.to_bytes() })
     }
+}
+
+/// Why a question has no answer.
+enum Unsent {
+    /// The connection could not be made, or broke before an answer began.
+    Broken(CallError),
+    /// Anything else.
+    Failed(CallError),
+}
+
+impl From<CallError> for Unsent {
+    fn from(error: CallError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unsent> for CallError {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Broken(error) | Unsent::Failed(error) => error,
+        }
+    }
+}
+
+/// For whoever is asked: the request it is for (W3C Trace Context). It is the id that our own answer and log have.
+fn traceparent(request: [u8; 16]) -> String {
+    let span = sha256(&request).truncated::<8>();
+    format!("00-{}-{}-01", HEXLOWER.encode(&request), HEXLOWER.encode(&span))
 }
 
 /// An error with what it came from: "error sending request" alone helps nobody.
@@ -183,12 +235,10 @@ fn escaped(text: &str) -> impl std::fmt::Display + '_ {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::kernel::Clock;
+    use crate::kernel::{Clock, Entropy};
     use crate::outbound::{Dependencies, Settings};
 
     /// A server that answers every connection with `answer` and then, perhaps, keeps it open.
@@ -211,10 +261,10 @@ mod tests {
     }
 
     fn client(cap: usize) -> HttpClient {
-        let all = Dependencies::new(Clock::System);
+        let all = Dependencies::new(Clock::System, Entropy::System);
         let timeout = Duration::from_millis(300);
         HttpClient::new(
-            all.add(Settings { name: "t".into(), timeout, degraded: "", patience: None }),
+            all.add(Settings { name: "t".into(), timeout, degraded: "", patience: None, at_a_time: 8 }),
             None,
             cap,
         )
@@ -244,5 +294,83 @@ mod tests {
             assert!(client(5).get(&server(strange, hang).await, &[], Some).await.is_err(), "{words}");
         }
         assert!(matches!(client(5).get("http://127.0.0.1:1/", &[], Some).await, Err(CallError::Away(_))));
+    }
+
+    /// A server that hangs up on its first `breaks` connections, and says what the others sent; and how many there were.
+    async fn breaking(breaks: usize) -> (String, Arc<std::sync::atomic::AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = count.clone();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                let mut sent = [0; 2_048];
+                let read = socket.read(&mut sent).await.unwrap_or(0);
+                if number < breaks {
+                    continue;
+                }
+                let sent = String::from_utf8_lossy(&sent[..read]).into_owned();
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {read}\r\n\r\n{sent}");
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        (url, count)
+    }
+
+    #[tokio::test]
+    async fn a_question_is_asked_once_more_when_the_connection_broke_and_what_may_have_been_done_is_not() {
+        let (url, count) = breaking(1).await;
+        assert!(client(4_096).get(&url, &[], Some).await.is_ok());
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+        let (url, count) = breaking(5).await;
+        assert!(client(4_096).get(&url, &[], Some).await.is_err());
+        assert_eq!(count.load(Ordering::SeqCst), 2, "once more, and not for ever");
+        let (url, count) = breaking(1).await;
+        let posted =
+            client(4_096).converse(|asking| async move { asking.post_form(&url, &[], &[]).await }).await;
+        assert!(posted.is_err());
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_asked_learns_for_which_request() {
+        let (url, _) = breaking(0).await;
+        let heard = |answer: Answer| String::from_utf8(answer.body.to_vec()).ok();
+        let alone = client(4_096).get(&url, &[], heard).await.unwrap();
+        assert!(!alone.contains("traceparent"), "{alone}");
+        let one = client(4_096);
+        let asked = trace::on_behalf_of([0xab; 16], one.get(&url, &[], heard)).await.unwrap();
+        let line = asked.lines().find(|line| line.starts_with("traceparent: ")).unwrap();
+        let parts: Vec<&str> = line.trim_start_matches("traceparent: ").split('-').collect();
+        assert_eq!(
+            (parts[0], parts[1], parts[2].len(), parts[3]),
+            ("00", "ab".repeat(16).as_str(), 16, "01")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_guarded_client_goes_nowhere_inside() {
+        let (url, count) = breaking(0).await;
+        let all = Dependencies::new(Clock::System, Entropy::System);
+        let guarded = |private| {
+            let settings = Settings {
+                name: "g".into(),
+                timeout: Duration::from_secs(2),
+                degraded: "",
+                patience: None,
+                at_a_time: 8,
+            };
+            HttpClient::guarded(all.add(settings), 4_096, private).unwrap()
+        };
+        let by_name = url.replace("127.0.0.1", "localhost");
+        for inside in [&url, &by_name, &url.replace("http:", "https:"), &by_name.replace("http:", "https:")] {
+            assert!(guarded(Private::default()).get(inside, &[], Some).await.is_err(), "{inside}");
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 0, "nobody was asked");
+        let own = Private { loopback: true, ..Private::default() };
+        assert!(guarded(own.clone()).get(&by_name, &[], Some).await.is_ok());
+        assert!(guarded(own).get(&url, &[], Some).await.is_ok());
     }
 }

@@ -160,7 +160,8 @@ pub(super) fn check(options: &BreachCheck) -> Result<ExitCode, Failure> {
         say(&error.message);
         return Ok(ExitCode::FAILURE);
     }
-    let dependencies = Dependencies::new(foundation::kernel::Clock::System);
+    let dependencies =
+        Dependencies::new(foundation::kernel::Clock::System, foundation::kernel::Entropy::System);
     let finding = block_on(async {
         let breaches = Breaches::new(&settings, &dependencies).map_err(Failure::Other)?;
         Ok::<_, Failure>(breaches.find(attempt.reveal()).await)

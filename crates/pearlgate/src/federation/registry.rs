@@ -18,8 +18,14 @@ use crate::settings::{Settings, provider_of};
 /// `outages.md`: for one whole conversation.
 const BUDGET: Duration = Duration::from_secs(5);
 const DEGRADED: &str = "nobody signs in through this provider; every other way in works";
-const PATIENCE: Patience =
-    Patience { failures: 3, first: Duration::from_secs(5), longest: Duration::from_secs(60) };
+const PATIENCE: Patience = Patience {
+    failures: 3,
+    first: Duration::from_secs(5),
+    longest: Duration::from_secs(60),
+    slow: Some(Duration::from_secs(4)),
+};
+/// Conversations with one provider.
+const AT_A_TIME: usize = 128;
 /// More than any provider's description or keys have been seen to be.
 const LARGEST: usize = 256 * 1024;
 /// What a provider's settings are sealed for.
@@ -125,6 +131,7 @@ impl Providers {
             timeout: BUDGET,
             degraded: DEGRADED,
             patience: Some(PATIENCE),
+            at_a_time: AT_A_TIME,
         });
         let reach = match provider.kind {
             Kind::Pretend => Reach::Here(dependency),

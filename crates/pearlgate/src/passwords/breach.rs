@@ -13,6 +13,8 @@ use super::model::sha1_hex;
 use crate::settings::{BreachService, Settings};
 
 const NAME: &str = "breach";
+/// More than that are not asked about, and asked again at the next sign-in.
+const AT_A_TIME: usize = 64;
 const DEGRADED: &str =
     "new passwords are compared with local lists only, and once more with the service at the next sign-in";
 /// More than any range has been seen to hold, padding included.
@@ -52,8 +54,13 @@ impl Breaches {
     /// # Errors
     /// In words, when the filter file cannot be read.
     pub fn new(settings: &Settings, dependencies: &Dependencies) -> Result<Self, String> {
-        let guard =
-            |timeout: Duration| Guard { name: NAME.into(), timeout, degraded: DEGRADED, patience: None };
+        let guard = |timeout: Duration| Guard {
+            name: NAME.into(),
+            timeout,
+            degraded: DEGRADED,
+            patience: None,
+            at_a_time: AT_A_TIME,
+        };
         let service = match &settings.breach_service {
             BreachService::Off => None,
             BreachService::Pretend => {

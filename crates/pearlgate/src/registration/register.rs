@@ -93,7 +93,7 @@ pub struct Newcomer {
     pub identity: (String, String),
 }
 
-/// Registers with an identity in the place of a password, as [`register`] does with one: whoever has the address.
+/// Registers with an identity in the place of a password, as registering does with one: whoever has the address.
 ///
 /// # Errors
 /// As every statement.

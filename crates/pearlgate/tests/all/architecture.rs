@@ -75,6 +75,41 @@ fn in_the_foundation_arrows_point_down() {
     }
 }
 
+/// Each way to another machine, and the files that may take it: clients are made behind the one door, or for a part that has a
+/// guard of its own (the database; the doctor, who looks at what there is).
+#[test]
+fn there_is_one_door_to_other_peoples_machines() {
+    let ways: [(&str, &[&str]); 8] = [
+        ("reqwest::Client", &["foundation/src/outbound/http.rs"]),
+        ("reqwest::get", &[]),
+        ("reqwest::blocking", &[]),
+        ("TcpStream::connect", &["pearlgate/src/cli/doctor.rs"]),
+        ("UdpSocket", &[]),
+        ("AsyncSmtpTransport", &["foundation/src/mail/smtp.rs"]),
+        ("Client::open", &["foundation/src/limits/redis.rs"]),
+        ("hyper_util::client", &[]),
+    ];
+    let roots = [crates().join("foundation/src"), crates().join("pearlgate/src")];
+    let mut taken = BTreeSet::new();
+    for (path, text) in roots.iter().flat_map(|root| sources(root)) {
+        let path = path.strip_prefix(crates()).unwrap().to_str().unwrap().to_owned();
+        // What a file's own tests do is their business.
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (way, allowed) in ways {
+            if code.lines().any(|line| line.contains(way) && !line.trim_start().starts_with("//")) {
+                assert!(
+                    allowed.contains(&path.as_str()),
+                    "{path} goes by {way}: call through foundation::outbound"
+                );
+                taken.insert(way);
+            }
+        }
+    }
+    let expected: BTreeSet<&str> =
+        ways.iter().filter(|(_, allowed)| !allowed.is_empty()).map(|(way, _)| *way).collect();
+    assert_eq!(taken, expected, "a way that nobody takes any more: this list looks at nothing");
+}
+
 #[test]
 fn slices_meet_only_at_their_doors() {
     let root = crates().join("pearlgate/src");

@@ -43,8 +43,14 @@ fn server(rule: Rule, shared: Shared, secret: &MacKey, clock: &Clock) -> Limits 
 /// A server's way to the Redis that all tests share, with more patience than a server has: what is asked here is how it
 /// counts, not how fast this machine is today. What it counted is forgotten by itself.
 fn way(clock: &Clock) -> (Redis, Dependencies) {
-    let dependencies = Dependencies::new(clock.clone());
-    let guard = Guard { name: "redis".into(), timeout: Duration::from_secs(5), degraded: "", patience: None };
+    let dependencies = Dependencies::new(clock.clone(), foundation::kernel::Entropy::System);
+    let guard = Guard {
+        name: "redis".into(),
+        timeout: Duration::from_secs(5),
+        degraded: "",
+        patience: None,
+        at_a_time: 1_024,
+    };
     let url = Secret::new(environment("PEARLGATE_TEST_REDIS"));
     (Redis::new(&url, dependencies.add(guard)).unwrap(), dependencies)
 }

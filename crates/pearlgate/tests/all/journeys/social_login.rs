@@ -649,6 +649,8 @@ with_idp! { "";
             is_away("broken", &Browser::new(app).start("idp", "").await);
         }
         assert_eq!(idp.asked("discovery"), 3, "three failures in a row");
+        let health = app.app.dependencies.health().into_iter().find(|one| one.name == "oauth.idp").unwrap();
+        assert_eq!((health.state, health.short_circuited), ("down", 3));
         idp.honest();
         is_away("still left alone", &Browser::new(app).start("idp", "").await);
         app.clock.advance(MINUTE);

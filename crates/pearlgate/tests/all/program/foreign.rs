@@ -228,5 +228,32 @@ async fn a_browser_signs_in_at_a_provider_that_is_not_ours_and_was_added_meanwhi
     let methods = server.api.get("/v1/auth/methods").await;
     let acme = methods.json["providers"].as_array().unwrap().iter().find(|one| one["id"] == "acme").unwrap();
     assert_eq!(*acme, json!({ "id": "acme", "name": "Acme", "state": "down" }));
+    // It is back, and nobody has to do anything; what was seen meanwhile is in the operator's hands.
+    let start = || server.api.get("/v1/auth/oauth/acme/start");
+    server.api.put("/dev/v1/faults/oauth.acme", json!({ "fault": "down" })).await;
+    for _ in 0..4 {
+        assert_eq!(start().await.refusal(), "503 provider_unavailable");
+    }
+    let health = server.api.get("/health/dependencies").await;
+    let all = health.json["items"].as_array().unwrap();
+    let acme = all.iter().find(|one| one["name"] == "oauth.acme").unwrap();
+    assert_eq!(
+        (&acme["state"], acme["short_circuited"].as_u64() > Some(0)),
+        (&json!("down"), true),
+        "{acme}"
+    );
+    let metrics = server.api.get("/metrics").await.text;
+    for line in [
+        "outbound_up{dependency=\"oauth.acme\"} 0",
+        "outbound_since_seconds{dependency=\"oauth.acme\"} 1",
+        "outbound_calls_total{dependency=\"oauth.acme\",outcome=\"spared\"}",
+    ] {
+        assert!(metrics.lines().any(|one| one.starts_with(line)), "{line}: {metrics}");
+    }
+    server.api.put("/dev/v1/faults/oauth.acme", json!({ "fault": "none" })).await;
+    server.api.post("/dev/v1/clock", json!({ "advance": "1m" })).await;
+    assert_eq!(start().await.status, 302);
+    let metrics = server.api.get("/metrics").await.text;
+    assert!(metrics.contains("outbound_up{dependency=\"oauth.acme\"} 1"), "{metrics}");
     server.stop().await;
 }
