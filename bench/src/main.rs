@@ -11,6 +11,7 @@ mod libsodium;
 mod measures;
 mod nodes;
 mod program;
+mod queue;
 mod size;
 mod storm;
 mod table;
@@ -36,6 +37,7 @@ cargo xtask bench --timing [SAMPLES] [STAGE…]
                                          does the time of an answer tell what account there is? 10,000 of each kind:
                                          50 min; stages are usual, load, kinds, locked, mails
 cargo xtask bench --races [ROUNDS]       the suite's races: mailed secrets 10,000 rounds, refreshes a tenth
+cargo xtask bench --queue [JOBS]         do healthy jobs keep flowing, beside poison and an open transaction? 20,000 a round
 cargo xtask bench --import [--people N]  `pearlgate import users` of 1,000,000 people
 cargo xtask bench --breach [--lines N]   `pearlgate breach build` of 20,000,000 lines
 All but the kills are on an idle machine or mean little. Only a run of all ordinary measures changes the guide's page.";
@@ -75,6 +77,8 @@ async fn run(words: &[&str]) -> Measured<()> {
         ["--timing", samples, stages @ ..] => timing::run(&mut table, number(samples)?, stages).await?,
         ["--races"] => measures::races(&mut table, measures::RACES)?,
         ["--races", rounds] => measures::races(&mut table, number(rounds)?)?,
+        ["--queue"] => queue::run(&mut table, queue::JOBS).await?,
+        ["--queue", jobs] => queue::run(&mut table, number(jobs)?).await?,
         ["--import"] => bulk::import(&mut table, bulk::PEOPLE).await?,
         ["--import", "--people", people] => bulk::import(&mut table, number(people)?).await?,
         ["--breach"] => bulk::breach(&mut table, bulk::LINES).await?,

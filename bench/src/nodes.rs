@@ -20,12 +20,38 @@ const CLIENTS: usize = 8;
 const ENDS: usize = 100;
 
 /// The PostgreSQL that `cargo xtask bench` has started, with a database of our own.
-struct Database {
-    url: String,
+pub(crate) struct Database {
+    pub(crate) url: String,
+}
+
+/// A transaction that stays open until this is dropped.
+pub(crate) struct Held(std::process::Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Database {
-    fn create(name: &str) -> Measured<Self> {
+    /// Opens a transaction that has read, and keeps it open.
+    pub(crate) fn hold(&self) -> Measured<Held> {
+        let mut psql = tool("psql")?;
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--dbname", &self.url]);
+        let child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut held = Held(child.map_err(|e| e.to_string())?);
+        let open = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'open' FROM jobs RIGHT JOIN (SELECT 1) one ON TRUE LIMIT 1;\n";
+        let pipes = (held.0.stdin.as_mut(), held.0.stdout.take());
+        let (Some(stdin), Some(stdout)) = pipes else { return Err("psql has no pipes".into()) };
+        stdin.write_all(open.as_bytes()).map_err(|e| e.to_string())?;
+        let mut first = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut first)
+            .map_err(|e| e.to_string())?;
+        if first.trim() == "open" { Ok(held) } else { Err(format!("the transaction says {first:?}")) }
+    }
+
+    pub(crate) fn create(name: &str) -> Measured<Self> {
         let base = variable("PEARLGATE_TEST_POSTGRES")?;
         sql(&base, &format!("DROP DATABASE IF EXISTS {name}"))?;
         sql(&base, &format!("CREATE DATABASE {name}"))?;

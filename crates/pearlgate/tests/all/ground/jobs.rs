@@ -194,6 +194,71 @@ on_both! {
     }
 }
 
+/// Somebody's transaction on PostgreSQL, that has read and stays open: nothing that is deleted can be cleaned away.
+struct OpenTransaction {
+    end: std::sync::mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl OpenTransaction {
+    fn begin(url: String) -> Self {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (tell, begun) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+            client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT COUNT(*) FROM jobs").unwrap();
+            tell.send(()).unwrap();
+            let _ = ended.recv();
+            client.batch_execute("COMMIT").unwrap();
+        });
+        begun.recv().unwrap();
+        Self { end, thread }
+    }
+
+    fn finish(self) {
+        let _ = self.end.send(());
+        self.thread.join().unwrap();
+    }
+}
+
+on_both! {
+    async fn healthy_jobs_flow_beside_panics_poison_and_a_transaction_that_stays_open(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        let open = bare.url.clone().map(OpenTransaction::begin);
+        let handlers = {
+            let runs = runs.clone();
+            Handlers::default().on(move |job: Polish| {
+                let runs = runs.clone();
+                async move {
+                    if job.number % 10 == 0 {
+                        panic!("a bug that some jobs meet");
+                    }
+                    if job.number % 10 == 1 {
+                        return Err(JobError::Retry("somebody is away".into()));
+                    }
+                    *runs.lock().unwrap().entry(job.number).or_insert(0) += 1;
+                    Ok(())
+                }
+            })
+        };
+        let worker = Worker::start(bare.db.clone(), queue.clone(), handlers);
+        for first in (0..1_000).step_by(100) {
+            enqueue(&bare.db, &queue, first..first + 100, When::now(START, USEFUL)).await;
+        }
+        until("the healthy ones are done", || async { runs.lock().unwrap().len() == 800 }).await;
+        assert!(runs.lock().unwrap().values().all(|times| *times == 1));
+        // The others come again at their times, and are given up alone.
+        for _ in 0..3 {
+            bare.clock.advance(Duration::from_secs(60));
+            until("nothing is due", || async { rows(&bare.db).await.iter().all(|row| row.0 > bare.clock.now()) }).await;
+        }
+        none_wait(bare).await;
+        assert_eq!(jobs::dead(&bare.db).await.unwrap().len(), 200);
+        worker.stop().await;
+        open.into_iter().for_each(OpenTransaction::finish);
+    }
+}
+
 on_both! {
     async fn a_late_worker_changes_nothing(bare: &Bare) {
         // The late one's time stands still with it.
