@@ -170,7 +170,8 @@ impl Asking {
             false => Unsent::Broken(away(e)),
         };
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let request = match trace::request() {
+        // Only whoever may be our operator's own: others learn nothing that they were not asked.
+        let request = match trace::request().filter(|_| self.private.is_some()) {
             Some(id) => request.header("traceparent", traceparent(id)),
             None => request,
         };
@@ -338,9 +339,20 @@ mod tests {
     async fn whoever_is_asked_learns_for_which_request() {
         let (url, _) = breaking(0).await;
         let heard = |answer: Answer| String::from_utf8(answer.body.to_vec()).ok();
-        let alone = client(4_096).get(&url, &[], heard).await.unwrap();
-        assert!(!alone.contains("traceparent"), "{alone}");
-        let one = client(4_096);
+        let all = Dependencies::new(Clock::System, Entropy::System);
+        let settings = Settings {
+            name: "t".into(),
+            timeout: Duration::from_secs(2),
+            degraded: "",
+            patience: None,
+            at_a_time: 8,
+        };
+        let own = Private { loopback: true, ..Private::default() };
+        let one = HttpClient::guarded(all.add(settings), 4_096, own).unwrap();
+        let alone = one.get(&url, &[], heard).await.unwrap();
+        let stranger = client(4_096);
+        let elsewhere = trace::on_behalf_of([0xab; 16], stranger.get(&url, &[], heard)).await.unwrap();
+        assert!(!alone.contains("traceparent") && !elsewhere.contains("traceparent"), "{alone}{elsewhere}");
         let asked = trace::on_behalf_of([0xab; 16], one.get(&url, &[], heard)).await.unwrap();
         let line = asked.lines().find(|line| line.starts_with("traceparent: ")).unwrap();
         let parts: Vec<&str> = line.trim_start_matches("traceparent: ").split('-').collect();

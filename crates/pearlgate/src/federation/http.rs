@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
-use super::flow::{self, Back, Came, Completed, Completion, Incomplete, Leaving};
+use super::flow::{self, Back, Completed, Completion, Leaving};
 use super::model::{AT_PROVIDER, COMPLETING, pressed};
+use super::who::{Came, Incomplete};
 use super::{own, pages};
 use crate::accounts::{DisplayName, EmailAddress, Locale};
 use crate::app::App;

@@ -24,6 +24,7 @@ mod registry;
 mod store;
 mod talk;
 mod tokens;
+mod who;
 
 pub use model::Refusal;
 pub use operate::{Listed, add_provider, list_providers, remove_provider, reseal_providers, set_disabled};

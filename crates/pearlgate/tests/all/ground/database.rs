@@ -137,8 +137,8 @@ both! {
             tx.execute(&PUT, params!["b", 0i64])
         }).await.unwrap();
         let runs = Arc::new(AtomicUsize::new(0));
-        // Few: PostgreSQL takes a second to notice each deadlock.
-        let tasks: Vec<_> = (0..6).map(|n| {
+        // Few: PostgreSQL takes a second to notice each deadlock, and a statement may wait five.
+        let tasks: Vec<_> = (0..4).map(|n| {
             let (db, runs) = (app.app.db.clone(), runs.clone());
             // Opposite orders: on PostgreSQL a deadlock that one of them loses.
             let (first, second) = if n % 2 == 0 { ("a", "b") } else { ("b", "a") };
@@ -153,8 +153,8 @@ both! {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(all(app).await, [("a".to_owned(), 6), ("b".to_owned(), 6)]);
-        assert!(runs.load(Ordering::SeqCst) >= 6);
+        assert_eq!(all(app).await, [("a".to_owned(), 4), ("b".to_owned(), 4)]);
+        assert!(runs.load(Ordering::SeqCst) >= 4);
     }
 }
 
