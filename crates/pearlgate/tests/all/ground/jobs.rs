@@ -230,7 +230,7 @@ on_both! {
             Handlers::default().on(move |job: Polish| {
                 let runs = runs.clone();
                 async move {
-                    if job.number % 10 == 0 {
+                    if job.number.is_multiple_of(10) {
                         panic!("a bug that some jobs meet");
                     }
                     if job.number % 10 == 1 {
