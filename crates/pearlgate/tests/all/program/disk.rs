@@ -146,6 +146,8 @@ async fn a_full_disk_refuses_writes_and_heals() {
         acknowledged.push(email);
     }
     assert_eq!(server.api.refresh(&refresh).await.status, 200, "what was refused did not happen");
+    // A job whose end could not be written down comes again when its lease is over.
+    server.api.post("/dev/v1/clock", serde_json::json!({ "advance": "31s" })).await;
     for email in acknowledged {
         // A job stores it, a moment after the answer, and then there is a mail.
         server.api.mailbox(&email).await;
