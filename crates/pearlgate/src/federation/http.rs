@@ -509,10 +509,11 @@ pub struct LinkAddress {
 pub async fn begin_link(
     State(app): State<App>,
     current: Current,
+    From(from): From,
     Path(provider): Path<String>,
     OptionalJson(body): OptionalJson<LinkStart>,
 ) -> Result<JsonAnswer<LinkAddress>, Problem> {
-    let ticket = own::ticket(&app, &current, &provider, body.return_to.as_deref()).await?;
+    let ticket = own::ticket(&app, &current, &provider, body.return_to.as_deref(), from).await?;
     let url = format!("{}/v1/auth/oauth/{provider}/start?link={}", app.settings.public_url, ticket.reveal());
     Ok(JsonAnswer(LinkAddress { url }))
 }

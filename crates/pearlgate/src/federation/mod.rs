@@ -28,7 +28,7 @@ mod who;
 
 pub use model::Refusal;
 pub use operate::{Listed, add_provider, list_providers, remove_provider, reseal_providers, set_disabled};
-pub use own::{disavow, linked_since, sweep};
+pub use own::{disavow, linked_since, signs_in_by, sweep};
 pub use provider::{PRETEND, Provider};
 pub use registry::Providers;
 pub use store::STATEMENTS;

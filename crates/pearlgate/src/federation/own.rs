@@ -15,10 +15,9 @@ use super::registry::Connection;
 use super::store::{self, Identity, Linking};
 use crate::accounts::UserRow;
 use crate::app::App;
-use crate::errors;
 use crate::mailed;
 use crate::mfa;
-use crate::sessions::{self, Current};
+use crate::sessions::Current;
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
 const NOTICE: Duration = Duration::from_secs(72 * 3600);
@@ -107,6 +106,7 @@ pub(super) async fn ticket(
     current: &Current,
     provider: &str,
     return_to: Option<&str>,
+    from: ClientAddress,
 ) -> Result<Secret, Refusal> {
     current.must_be_fresh(app)?;
     let connection = flow::provider(app, provider).await?;
@@ -114,31 +114,12 @@ pub(super) async fn ticket(
     let ticket = Secret::encode(TICKET, &app.chance.bytes::<32>());
     let (digest, until) = (ticket.digest(), app.clock.now() + AT_PROVIDER);
     let (user, session) = (current.row.user_id, current.row.session_id);
-    let (inner, by) = (app.clone(), current.clone());
-    let done = app.db.write(move |tx| {
-        match mfa::may_change(tx, &inner, &by)? {
-            Some(Ok(_)) => {}
-            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
-            None => return Ok(None),
-        }
+    mfa::change_in(app, current, from, move |tx, _| {
         let values = params![digest, user, session, connection.provider.id, back, until];
-        tx.execute(&store::TICKET, values)?;
-        Ok(Some(Ok(())))
-    });
-    finished(app, current, done.await?).await?;
+        tx.execute(&store::TICKET, values).map(|_| Ok::<(), Refusal>(()))
+    })
+    .await?;
     Ok(ticket)
-}
-
-/// The session's own answer, or why it ended meanwhile.
-async fn finished<T>(app: &App, current: &Current, done: Option<Result<T, Refusal>>) -> Result<T, Refusal> {
-    match done {
-        Some(done) => done,
-        None => {
-            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-            let reason = sessions::end_reason(app, current.row.session_id, nowhere).await?;
-            Err(errors::session_ended(&reason).into())
-        }
-    }
 }
 
 /// Links what somebody's browser has come back with. Gives the word for what was in the way.
@@ -199,20 +180,15 @@ pub(super) async fn link_by_token(
 ) -> Result<(), Refusal> {
     current.must_be_fresh(app)?;
     let (connection, said) = flow::read(app, provider, &token, &nonce, from).await?;
-    let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
-    let done = app.db.write(move |tx| {
-        match mfa::may_change(tx, &inner, &by)? {
-            Some(Ok(_)) => {}
-            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
-            None => return Ok(None),
-        }
+    let (inner, user) = (app.clone(), current.row.user_id);
+    mfa::change_in(app, current, from, move |tx, _| {
         if !flow::is_first(tx, &inner, &connection, (&said, &nonce))? {
-            return Ok(Some(Err(Refusal::Unproven(connection.provider.name.clone()))));
+            return Ok(Err(Refusal::Unproven(connection.provider.name.clone())));
         }
         let in_the_way = link_and_tell(tx, &inner, user, &connection, &said.subject, from)?;
-        Ok(Some(in_the_way.map_or(Ok(()), |_| Err(Refusal::Taken))))
-    });
-    finished(app, current, done.await?).await
+        Ok(in_the_way.map_or(Ok(()), |_| Err(Refusal::Taken)))
+    })
+    .await
 }
 
 /// Unlinks what somebody has at a provider, unless it is their last way in.
@@ -225,25 +201,16 @@ pub(super) async fn unlink(
     provider: &str,
     from: ClientAddress,
 ) -> Result<(), Refusal> {
-    current.must_be_fresh(app)?;
-    let (inner, by, user, id) = (app.clone(), current.clone(), current.row.user_id, provider.to_owned());
-    let done = app.db.write(move |tx| {
-        match mfa::may_change(tx, &inner, &by)? {
-            Some(Ok(_)) => {}
-            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
-            None => return Ok(None),
-        }
+    let (inner, user, id) = (app.clone(), current.row.user_id, provider.to_owned());
+    mfa::change_in(app, current, from, move |tx, _| {
         let rows: Vec<Identity> = tx.all(&store::LIST, params![user])?;
         if !rows.iter().any(|row| row.provider == id) {
-            return Ok(Some(Err(Refusal::Problem(Problem::not_found()))));
+            return Ok(Err(Refusal::Problem(Problem::not_found())));
         }
         let (password, passkey): (bool, bool) = tx.one(&store::OTHER_WAYS, params![user])?;
-        // One that nobody signs in through now is no way in.
-        let offered = inner.providers.offered(tx)?;
-        let is_offered = |row: &Identity| offered.iter().any(|one| one.provider.id == row.provider);
-        let other = rows.iter().any(|row| row.provider != id && is_offered(row));
+        let other = signs_in_by(tx, &inner, user)?.iter().any(|provider| *provider != id);
         if !password && !passkey && !other && !inner.settings.magic_links {
-            return Ok(Some(Err(Refusal::LastWayIn)));
+            return Ok(Err(Refusal::LastWayIn));
         }
         tx.all::<(String,)>(&store::UNLINK, params![user, id])?;
         // What it began is over, too.
@@ -254,9 +221,20 @@ pub(super) async fn unlink(
         if let Some((to, _)) = tx.opt::<(String, String)>(&store::ADDRESS, params![user])? {
             tell(tx, &inner, to, ("unlinked", &name), ("", inner.clock.now()))?;
         }
-        Ok(Some(Ok(())))
-    });
-    finished(app, current, done.await?).await
+        Ok(Ok(()))
+    })
+    .await
+}
+
+/// The providers that somebody signs in by: where an identity of theirs is linked, and people sign in now.
+///
+/// # Errors
+/// As every read.
+pub fn signs_in_by(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Vec<String>> {
+    let rows: Vec<Identity> = tx.all(&store::LIST, params![user])?;
+    let offered = app.providers.offered(tx)?;
+    let is_offered = |id: &String| offered.iter().any(|one| one.provider.id == *id);
+    Ok(rows.into_iter().map(|row| row.provider).filter(is_offered).collect())
 }
 
 /// The owner of the mailbox says that what was done since a moment was not their doing: identities that were linked since

@@ -352,3 +352,146 @@ fn client(raw: &RawProvider, preset: &str) -> Result<Client, Wrong> {
         _ => Err(("client_auth", "is \"basic\" or \"post\"".into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::provider_of;
+
+    fn made(id: &str, text: &str) -> Provider {
+        provider_of(id, text).unwrap_or_else(|why| panic!("{id}, {text}: {why}"))
+    }
+
+    /// What an OpenID provider is called, and where it describes itself.
+    fn issuer(provider: &Provider) -> (&str, &str) {
+        match &provider.kind {
+            Kind::Oidc(issuer) => (&issuer.name, &issuer.discovery),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const CLIENT: &str = "client_id = \"c\"\nclient_secret = \"s\"\n";
+    const TENANT_ID: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
+
+    #[test]
+    fn a_preset_is_what_its_provider_documents() {
+        let google = made("google", CLIENT);
+        let at = "https://accounts.google.com/.well-known/openid-configuration";
+        assert_eq!(issuer(&google), ("https://accounts.google.com", at));
+        assert_eq!((google.name.as_str(), google.scopes.as_str()), ("Google", "openid email profile"));
+        assert!(matches!(google.client, Client::Basic(_)) && google.is_believed() && !google.posts);
+        for (address, theirs) in [
+            ("a@gmail.com", true),
+            ("a@googlemail.com", true),
+            ("a@example.com", false),
+            ("gmail.com", false),
+        ] {
+            assert_eq!(google.is_authoritative_for(address), theirs, "{address}");
+        }
+
+        let github = made("github", CLIENT);
+        let Kind::GitHub { base, api } = &github.kind else { panic!("{github:?}") };
+        assert_eq!((base.as_str(), api.as_str()), ("https://github.com", "https://api.github.com"));
+        assert_eq!((github.scopes.as_str(), github.issuer()), ("read:user user:email", "https://github.com"));
+        assert!(matches!(github.client, Client::Post(_)));
+        let own =
+            made("work", &format!("{CLIENT}preset = \"github\"\nissuer = \"https://git.example.com/\"\n"));
+        let Kind::GitHub { base, api } = &own.kind else { panic!("{own:?}") };
+        assert_eq!(
+            (base.as_str(), api.as_str()),
+            ("https://git.example.com", "https://git.example.com/api/v3")
+        );
+
+        let apple = made("apple", CLIENT);
+        assert_eq!(issuer(&apple).0, "https://appleid.apple.com");
+        assert!(apple.posts && apple.scopes == "openid name email");
+        assert!(
+            !made("apple", &format!("{CLIENT}scopes = [\"openid\"]")).posts,
+            "nothing is asked for that it posts"
+        );
+
+        let work = made(
+            "work",
+            &format!(
+                "{CLIENT}issuer = \"https://id.example.com/realm/\"\nauthoritative_for = [\"Example.COM\"]"
+            ),
+        );
+        let at = "https://id.example.com/realm/.well-known/openid-configuration";
+        assert_eq!(issuer(&work), ("https://id.example.com/realm/", at), "to the letter, slash and all");
+        assert!(
+            work.name == "work"
+                && work.is_authoritative_for("a@example.com")
+                && !work.is_authoritative_for("a@sub.example.com")
+        );
+    }
+
+    #[test]
+    fn microsofts_tenants_are_one_or_many() {
+        let of = |tenant: &str| made("microsoft", &format!("{CLIENT}tenant = \"{tenant}\""));
+        let one = of(TENANT_ID);
+        assert_eq!(issuer(&one).0, format!("https://login.microsoftonline.com/{TENANT_ID}/v2.0"));
+        let private = of("consumers");
+        assert_eq!(
+            issuer(&private).0,
+            format!("https://login.microsoftonline.com/{MICROSOFT_CONSUMERS}/v2.0")
+        );
+        for (tenant, takes_private) in [("common", true), ("organizations", false)] {
+            let many = of(tenant);
+            let Kind::Oidc(issuer) = &many.kind else { panic!("{many:?}") };
+            assert_eq!(
+                issuer.discovery,
+                format!("https://login.microsoftonline.com/{tenant}/v2.0/.well-known/openid-configuration")
+            );
+            assert_eq!(
+                issuer.of(Some(TENANT_ID)),
+                Some(format!("https://login.microsoftonline.com/{TENANT_ID}/v2.0"))
+            );
+            assert_eq!(issuer.of(Some(MICROSOFT_CONSUMERS)).is_some(), takes_private, "{tenant}");
+            assert_eq!(issuer.of(None), None);
+            assert_eq!(issuer.subject(Some(TENANT_ID), "s"), format!("{TENANT_ID}|s"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_provider_is_refused_with_its_key() {
+        for (id, text, key) in [
+            ("google", "name = \"G\"", "client_id"),
+            ("google", "client_id = \"a b\"", "client_id"),
+            ("work", CLIENT, "issuer"),
+            ("work", &format!("{CLIENT}issuer = \"id.example.com\""), "issuer"),
+            ("work", &format!("{CLIENT}issuer = \"ftp://id.example.com\""), "issuer"),
+            ("work", &format!("{CLIENT}issuer = \"https://id.example.com/?a=b\""), "issuer"),
+            ("work", &format!("{CLIENT}issuer = \"https://u:p@id.example.com\""), "issuer"),
+            ("work", &format!("{CLIENT}issuer = \"https://id.example.com/{{tenantid}}\""), "issuer"),
+            ("work", &format!("{CLIENT}preset = \"facebook\""), "preset"),
+            ("dev", CLIENT, "preset"),
+            ("exchange", CLIENT, "preset"),
+            ("complete", CLIENT, "preset"),
+            ("a-name-that-is-longer-than-32-letters", CLIENT, "preset"),
+            ("google", &format!("{CLIENT}client_auth = \"digest\""), "client_auth"),
+            ("google", &format!("{CLIENT}scopes = [\"email\"]"), "scopes"),
+            ("google", &format!("{CLIENT}max_age = \"soon\""), "max_age"),
+            ("google", &format!("{CLIENT}trusted_amr = [\"mfa\"]"), "max_age"),
+            ("google", &format!("{CLIENT}trusted_acr = [\"2\"]"), "max_age"),
+            ("github", &format!("{CLIENT}max_age = \"1h\""), "max_age"),
+            ("google", &format!("{CLIENT}name = \"two\\nlines\""), "name"),
+            ("microsoft", CLIENT, "tenant"),
+            ("microsoft", &format!("{CLIENT}tenant = \"contoso.onmicrosoft.com\""), "tenant"),
+            ("apple", &format!("{CLIENT}private_key = \"not a key\""), "private_key"),
+            ("google", "secret = \"s\"", "secret"),
+        ] {
+            let refused = provider_of(id, text).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.contains(&format!("`providers.{id}.{key}`")), "{id}, {text}: {refused}");
+        }
+        for id in ["", "Google", "a b", "a.b", "a/b"] {
+            let refused = provider_of(id, CLIENT).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.contains("small letters"), "{id:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let shown = format!("{:?}", made("google", "client_id = \"c\"\nclient_secret = \"hunter2\""));
+        assert!(shown.contains("Basic") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -242,3 +242,35 @@ fn is_hash(algorithm: Algorithm, access: &Secret, hash: &str) -> bool {
     let half = whole.as_ref().get(..whole.as_ref().len() / 2).unwrap_or_default();
     BASE64URL_NOPAD.encode(half).as_bytes().ct_eq(hash.as_bytes()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OpenID Connect Core, A.3, for the first; the others by another implementation of SHA-2.
+    #[test]
+    fn an_access_tokens_hash_is_as_long_as_the_algorithm_says() {
+        let access = Secret::new("jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y".to_owned());
+        let hashes = [
+            "77QmUPtjPfzWtF2AnpK9RQ",
+            "jtAeDp945y1dDqU3nkIVGNZP1HjH_MFs",
+            "q7nS86GgvvFaZkzALLWqJYaJIKw2wCDAVfCAsm5CrBM",
+        ];
+        for (algorithm, right) in [
+            (Algorithm::RS256, 0),
+            (Algorithm::PS256, 0),
+            (Algorithm::ES256, 0),
+            (Algorithm::RS384, 1),
+            (Algorithm::PS384, 1),
+            (Algorithm::ES384, 1),
+            (Algorithm::RS512, 2),
+            (Algorithm::PS512, 2),
+            (Algorithm::EdDSA, 2),
+        ] {
+            for (n, hash) in hashes.iter().enumerate() {
+                assert_eq!(is_hash(algorithm, &access, hash), n == right, "{algorithm:?}, {hash}");
+            }
+            assert!(!is_hash(algorithm, &Secret::new("another".to_owned()), hashes[right]));
+        }
+    }
+}

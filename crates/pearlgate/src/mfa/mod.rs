@@ -25,8 +25,7 @@ pub use flow::reauthenticate;
 pub use gate::{Answer, Entered, HalfLogin, answer, enter};
 pub use model::{SEALED_FOR, Totp};
 pub use own::{
-    added_since, disavow, forget_planted, may_change, may_lose_passkeys, passkey_added, passkey_removed,
-    sweep,
+    added_since, change_in, disavow, forget_planted, may_lose_passkeys, passkey_added, passkey_removed, sweep,
 };
 pub use reset::{announce_reset, cancel_by_link, cancel_in as factor_shown, cancel_reset, handle, reset_for};
 pub use store::STATEMENTS;

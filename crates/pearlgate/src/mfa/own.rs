@@ -198,44 +198,48 @@ pub(super) async fn change(
     change: Change,
     from: ClientAddress,
 ) -> Result<Vec<Secret>, Problem> {
-    current.must_be_fresh(app)?;
-    let (inner, by) = (app.clone(), current.clone());
-    let done = app.db.write(move |tx| {
-        let current = match may_change(tx, &inner, &by)? {
-            Some(Ok(current)) => current,
-            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
-            None => return Ok(None),
-        };
-        apply(tx, &inner, &current, &change, from).map(Some)
-    });
-    match done.await.map_err(|e| e.to_problem())? {
-        Some(done) => Ok(done?),
-        None => match sessions::end_reason(app, current.row.session_id, from).await {
-            Ok(reason) => Err(errors::session_ended(&reason)),
-            Err(problem) => Err(problem),
-        },
-    }
+    let inner = app.clone();
+    let done: Result<Vec<Secret>, Refusal> =
+        change_in(app, current, from, move |tx, current| apply(tx, &inner, current, &change, from)).await;
+    Ok(done?)
 }
 
-/// Whether somebody may change their factors now, who is locked by it: it is one of the few changes that they have, each is
-/// told by mail, and they have shown everything a moment ago. Looked at again with the person locked: there may be a factor
-/// by now that was not shown. None when the session ended meanwhile.
+/// Changes what somebody signs in with: in a fresh session of theirs, with them locked, and as one of the few changes that they
+/// have; each is told by mail. Whether it is fresh is looked at again under the lock: there may be a factor by now that was
+/// not shown.
 ///
 /// # Errors
-/// As every statement.
-pub fn may_change(
-    tx: &mut Tx<'_>,
+/// 403 in a session that is not fresh; 429; as `work` refuses; 401 when the session ended meanwhile.
+pub async fn change_in<T, R>(
     app: &App,
     current: &Current,
-) -> db::Result<Option<Result<Current, Problem>>> {
-    let user = current.row.user_id;
-    let taken = app.limits.take_in(tx, FACTOR_CHANGES.name, user.as_bytes())?;
-    if let Some(taken) = taken.filter(Taken::refused) {
-        return Ok(Some(Err(limits::too_many(&taken))));
+    from: ClientAddress,
+    work: impl Fn(&mut Tx<'_>, &Current) -> db::Result<Result<T, R>> + Send + 'static,
+) -> Result<T, R>
+where
+    T: Send + 'static,
+    R: From<Problem> + From<db::Error> + Send + 'static,
+{
+    current.must_be_fresh(app)?;
+    let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
+    let done = app.db.write(move |tx| {
+        let taken = inner.limits.take_in(tx, FACTOR_CHANGES.name, user.as_bytes())?;
+        if let Some(taken) = taken.filter(Taken::refused) {
+            return Ok(Some(Err(limits::too_many(&taken).into())));
+        }
+        mailed::lock_person(tx, user)?;
+        let Some(current) = sessions::again(tx, &inner, &by)? else { return Ok(None) };
+        match current.must_be_fresh(&inner) {
+            Ok(()) => work(tx, &current).map(Some),
+            Err(problem) => Ok(Some(Err(problem.into()))),
+        }
+    });
+    match done.await? {
+        Some(done) => done,
+        None => {
+            Err(errors::session_ended(&sessions::end_reason(app, current.row.session_id, from).await?).into())
+        }
     }
-    mailed::lock_person(tx, user)?;
-    let current = sessions::again(tx, app, current)?;
-    Ok(current.map(|current| current.must_be_fresh(app).map(|()| current)))
 }
 
 fn apply(

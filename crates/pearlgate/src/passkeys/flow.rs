@@ -14,7 +14,7 @@ use super::model::{self, Bound, Challenge, LIFETIME, MOST, PasskeyRow, Presented
 use super::store::{self, Kept, Listed};
 use crate::accounts::{DisplayName, EmailAddress, UserRow};
 use crate::app::App;
-use crate::errors;
+use crate::federation;
 use crate::mailed;
 use crate::mfa::{self, Entered};
 use crate::sessions::http::Transport;
@@ -279,34 +279,26 @@ pub(super) async fn keep(
     let answer: Registration = read(presented)?;
     let key = ceremony::register(&answer, &challenge.bytes, &app.settings.party, false)?;
     let id = Id::<PasskeyRow>::new(&app.clock, &app.chance);
-    let (inner, by) = (app.clone(), current.clone());
-    let done = app.db.write(move |tx| {
-        let current = match mfa::may_change(tx, &inner, &by)? {
-            Some(Ok(current)) => current,
-            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
-            None => return Ok(None),
-        };
+    let inner = app.clone();
+    mfa::change_in(app, current, from, move |tx, current| {
         let now = inner.clock.now();
         if tx.one::<(i64,)>(&store::COUNT, params![user])?.0 >= MOST {
-            return Ok(Some(Err(Refusal::TooMany)));
+            return Ok(Err(Refusal::TooMany));
         }
         if !answered(tx, &challenge)? {
-            return Ok(Some(Err(Refusal::Challenge)));
+            return Ok(Err(Refusal::Challenge));
         }
         if !add(tx, user, (id, &name), &key, now)? {
-            return Ok(Some(Err(Refusal::Taken)));
+            return Ok(Err(Refusal::Taken));
         }
         let codes = mfa::passkey_added(tx, &inner, user, (from, now))?;
         let shown = Proof::passkey(key.backup_eligible, key.user_verified);
-        sessions::factor_shown(tx, &inner, &current, shown)?;
+        sessions::factor_shown(tx, &inner, current, shown)?;
         let rows: Vec<Listed> = tx.all(&store::LIST, params![user])?;
         let row = rows.into_iter().find(|row| row.id == id);
-        Ok(Some(row.map(|row| (super::http::Passkey::of(row), codes)).ok_or(Refusal::NotFound)))
-    });
-    match done.await? {
-        Some(done) => done,
-        None => Err(errors::session_ended(&sessions::end_reason(app, session, from).await?).into()),
-    }
+        Ok(row.map(|row| (super::http::Passkey::of(row), codes)).ok_or(Refusal::NotFound))
+    })
+    .await
 }
 
 fn add(
@@ -362,38 +354,27 @@ pub(super) async fn remove(
     id: Id<PasskeyRow>,
     from: ClientAddress,
 ) -> Result<(), Refusal> {
-    current.must_be_fresh(app)?;
-    let (inner, by, user) = (app.clone(), current.clone(), current.row.user_id);
-    let done = app.db.write(move |tx| {
-        match mfa::may_change(tx, &inner, &by)? {
-            Some(Ok(_)) => {}
-            Some(Err(problem)) => return Ok(Some(Err(problem.into()))),
-            None => return Ok(None),
-        }
+    let (inner, user) = (app.clone(), current.row.user_id);
+    mfa::change_in(app, current, from, move |tx, _| {
         let rows: Vec<Listed> = tx.all(&store::LIST, params![user])?;
         if !rows.iter().any(|row| row.id == id) {
-            return Ok(Some(Err(Refusal::NotFound)));
+            return Ok(Err(Refusal::NotFound));
         }
         if rows.len() == 1 {
             if !mfa::may_lose_passkeys(tx, &inner, user)? {
-                return Ok(Some(Err(Refusal::Demanded)));
+                return Ok(Err(Refusal::Demanded));
             }
-            let (password, identity): (bool, bool) = tx.one(&store::OTHER_WAYS, params![user])?;
-            if !password && !identity && !inner.settings.magic_links {
-                return Ok(Some(Err(Refusal::LastWayIn)));
+            let password = tx.opt::<(Timestamp,)>(&store::PASSWORD, params![user])?.is_some();
+            let other = password || inner.settings.magic_links;
+            if !other && federation::signs_in_by(tx, &inner, user)?.is_empty() {
+                return Ok(Err(Refusal::LastWayIn));
             }
         }
         tx.opt::<(Id<PasskeyRow>,)>(&store::REMOVE, params![id, user])?;
         mfa::passkey_removed(tx, &inner, user, from)?;
-        Ok(Some(Ok(())))
-    });
-    match done.await? {
-        Some(done) => done,
-        None => {
-            let reason = sessions::end_reason(app, current.row.session_id, from).await?;
-            Err(errors::session_ended(&reason).into())
-        }
-    }
+        Ok(Ok(()))
+    })
+    .await
 }
 
 /// A challenge for somebody who proves once more who they are.

@@ -26,10 +26,7 @@ statements! {
     ANSWERED = "INSERT INTO used_challenges (digest, expires_at) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING
         RETURNING expires_at";
     SWEEP = "DELETE FROM used_challenges WHERE expires_at <= $1";
-    /// Other ways in: a password, another passkey, a linked identity.
-    OTHER_WAYS = "SELECT
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = $1) THEN 1 ELSE 0 END AS BIGINT),
-            CAST(CASE WHEN EXISTS (SELECT 1 FROM federated_identities f WHERE f.user_id = $1) THEN 1 ELSE 0 END AS BIGINT)";
+    PASSWORD = "SELECT set_at FROM password_credentials WHERE user_id = $1";
     NAME_OF = "SELECT e.address, u.display_name FROM users u JOIN user_emails e ON e.user_id = u.id WHERE u.id = $1";
 }
 

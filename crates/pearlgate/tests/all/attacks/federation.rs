@@ -15,9 +15,10 @@ use super::relying_party::people;
 use super::support::{OTHER, clean, holds, post};
 use crate::journeys::authenticator::{NOT_FRESH, enrol};
 use crate::journeys::passkeys::{add, enter};
-use crate::support::idp::{
-    Browser, COMPLETE, COOKIE, EXCHANGE, IDENTITIES, Idp, hrefs, parameter, with_parameter,
+use crate::support::browser::{
+    Browser, COMPLETE, COOKIE, EXCHANGE, IDENTITIES, hrefs, parameter, with_parameter,
 };
+use crate::support::idp::Idp;
 use crate::support::soft_key::{SoftKey, b64, random, sha256};
 use crate::support::{Answer, PASSWORD, Person, TestApp};
 use crate::with_idp;

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::guessing::at_once;
 use super::support::{clean, post};
-use crate::support::idp::{Browser, CLIENT, Idp, Key, SECRET, Seal, parameter};
+use crate::support::browser::{Browser, parameter};
+use crate::support::idp::{CLIENT, Idp, Key, SECRET, Seal};
 use crate::support::soft_key::{b64, random, sha256, unb64};
 use crate::support::{Answer, Engine, Person, TestApp};
 use crate::with_idp;
@@ -629,7 +630,7 @@ with_idp! { "max_age = \"5m\"";
         }
 
         for (what, name, from_now) in [
-            ("over", "exp", -90), ("long over", "exp", -86_400), ("not yet", "iat", 90), ("in ten minutes", "iat", 600),
+            ("over", "exp", -90), ("long over", "exp", -86_400), ("not yet", "iat", 90), ("in ten minutes", "iat", 600), ("good from later on", "nbf", 90),
             ("of twelve minutes ago", "iat", -720), ("of yesterday", "iat", -86_400),
         ] {
             idp.claim(name, json!(now + from_now));

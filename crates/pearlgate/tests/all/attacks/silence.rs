@@ -13,7 +13,7 @@ use super::guessing::{LOCKED, WRONG};
 use super::mailed::{DEAD, NEW, RESET_DEAD, blob, consume, forgot, link_token, magic, mailed, register};
 use super::support::{OTHER, post};
 use crate::both_with;
-use crate::journeys::token_kinds::Elsewhere;
+use crate::support::browser::Browser;
 use crate::support::{Answer, PASSWORD, TestApp};
 
 /// One password is tried with everybody here, from one place: there is no alarm about it.
@@ -117,7 +117,7 @@ impl State {
             }
             Pending => {
                 let completed =
-                    post(app, COMPLETE, &completion(&Elsewhere::completion(app).await, email)).await;
+                    post(app, COMPLETE, &completion(&Browser::new(app).completion().await, email)).await;
                 assert_eq!(completed.refusal(), TOLD, "{}", completed.text);
                 mailed(app, email, "verify_email", 1).await;
             }
@@ -469,7 +469,7 @@ async fn knock(app: &TestApp, door: &Door) -> Vec<String> {
     for state in STATES {
         let email = state.at(door.name);
         state.come_true(app, &email).await;
-        let mut id = if door.path == COMPLETE { Elsewhere::completion(app).await } else { String::new() };
+        let mut id = if door.path == COMPLETE { Browser::new(app).completion().await } else { String::new() };
         if let Some(path) = door.before {
             let body = if path == REGISTER {
                 json!({ "email": email, "password": OTHER })

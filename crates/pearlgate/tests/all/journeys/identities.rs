@@ -8,9 +8,11 @@ use pearlgate::federation::{add_provider, remove_provider, set_disabled};
 use reqwest::Method;
 use serde_json::json;
 
-use super::passkeys::event;
+use super::passkeys::{add, event};
 use super::steps::{Tab, ended};
-use crate::support::idp::{Browser, IDENTITIES, Idp, begin, parameter};
+use crate::support::browser::{Browser, IDENTITIES, parameter};
+use crate::support::idp::{Broken, CLIENT, Idp, Key, begin};
+use crate::support::soft_key::{SoftKey, b64, random};
 use crate::support::{Answer, Engine, PASSWORD, Person, TestApp, together};
 use crate::with_idp;
 
@@ -190,6 +192,20 @@ with_idp! { "[other]\n[magic_link]\nenabled = false\n";
     }
 }
 
+with_idp! { "[other]\n[magic_link]\nenabled = false\n";
+    async fn nor_beside_the_last_passkey(app: &TestApp, idp: &Idp) {
+        let vera = Person::of(&Browser::new(app).sign_in(idp).await);
+        let mut key = SoftKey::p256();
+        let (id, _) = add(app, &vera.access, &mut key).await;
+        let remove = || app.send(app.request(Method::DELETE, &format!("/v1/me/passkeys/{id}")).bearer_auth(&vera.access));
+        set_disabled(&app.app, "idp", true).await.unwrap();
+        assert_eq!(remove().await.refusal(), "409 last_sign_in_method");
+        set_disabled(&app.app, "idp", false).await.unwrap();
+        assert_eq!(remove().await.status, 204);
+        app.quiet().await;
+    }
+}
+
 with_idp! { "";
     async fn an_address_and_whether_it_is_proven_come_from_one_place(app: &TestApp, idp: &Idp) {
         idp.thin();
@@ -235,6 +251,24 @@ with_idp! { "";
 }
 
 with_idp! { "";
+    async fn whoever_asks_for_made_up_keys_and_goes_away_keeps_nobody_out(app: &TestApp, idp: &Idp) {
+        let vera = Browser::new(app).sign_in(idp).await.str("/user/id");
+        app.clock.advance(MINUTE);
+        let nonce = b64(&random::<16>());
+        idp.header("kid", json!("nobody's"));
+        let body = json!({ "id_token": idp.id_token(CLIENT, &nonce), "nonce": nonce });
+        idp.honest();
+        // The keys change, and come a little later than the one waits who asks first.
+        idp.rotate(Key::new("k2", "ES256"));
+        idp.break_endpoint("jwks", Broken::Late);
+        let asked = app.client.post(format!("{}/v1/auth/oauth/idp/id-token", app.url)).json(&body);
+        let gone = tokio::time::timeout(Duration::from_millis(150), asked.send()).await;
+        assert!(gone.is_err(), "it was answered: {gone:?}");
+        assert_eq!(Browser::new(app).sign_in(idp).await.str("/user/id"), vera);
+    }
+}
+
+with_idp! { "";
     async fn rubbish_makes_no_provider_answer_that_is_away(app: &TestApp, idp: &Idp) {
         let browser = Browser::new(app);
         browser.sign_in(idp).await;
@@ -252,8 +286,8 @@ with_idp! { "";
             assert_eq!(state().await, "down");
         }
         // What can be decided by what is known is decided.
-        let nonce = crate::support::soft_key::b64(&crate::support::soft_key::random::<16>());
-        let body = json!({ "id_token": idp.id_token(crate::support::idp::CLIENT, &nonce), "nonce": nonce });
+        let nonce = b64(&random::<16>());
+        let body = json!({ "id_token": idp.id_token(CLIENT, &nonce), "nonce": nonce });
         assert_eq!(app.post("/v1/auth/oauth/idp/id-token", body).await.status, 200);
         assert_eq!(state().await, "down");
     }

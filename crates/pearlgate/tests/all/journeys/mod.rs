@@ -20,4 +20,4 @@ mod sessions;
 mod social_login;
 mod steps;
 mod sweeps;
-pub mod token_kinds;
+mod token_kinds;

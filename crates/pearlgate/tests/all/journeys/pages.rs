@@ -2,8 +2,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::authenticator::{WRONG, enrol, finish, half};
-use super::token_kinds::Elsewhere;
 use crate::both;
+use crate::support::browser::Browser;
 use crate::support::{Answer, PASSWORD, TestApp, filled};
 
 const OWN: &str = "an owner's own quiet words";
@@ -152,7 +152,7 @@ both! {
         assert_eq!(asked.status, 200, "{}", asked.text);
         app.mail(&ida.email, "mfa_code", 1).await;
         let jon = app.person("jon@example.com").await;
-        Elsewhere::link(app, &jon.access).await;
+        Browser::new(app).link_pretend(&jon.access).await;
         app.mail(&jon.email, "identity_changed", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();

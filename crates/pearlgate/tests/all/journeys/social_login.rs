@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 use super::authenticator::{NOT_FRESH, due, enrol, finish};
 use super::passkeys::event;
 use super::steps::{Servers, Tab, by_link, cookies, ended, forgot, mails, reset, suspend, wrong};
-use crate::support::idp::{
-    Broken, Browser, CLIENT, COMPLETE, IDENTITIES, Idp, Key, Seal, forms, parameter, with_parameter,
-};
+use crate::support::browser::{Browser, COMPLETE, IDENTITIES, forms, parameter, with_parameter};
+use crate::support::idp::{Broken, CLIENT, Idp, Key, Seal};
 use crate::support::soft_key::{b64, random};
 use crate::support::{Answer, Engine, PASSWORD, Person, TestApp, together};
 use crate::{both, with_idp};
@@ -129,15 +128,6 @@ with_idp! { "name = \"Acme\"";
     }
 }
 
-/// Chooses one of dev mode's people on their page, and comes back.
-async fn choose(browser: &Browser<'_>, app: &TestApp, page: &Answer, who: &str) -> Answer {
-    let form = forms(&page.text).into_iter().find(|form| form["code"] == who).unwrap();
-    let body = serde_urlencoded::to_string(&form).unwrap();
-    let request = app.request(Method::POST, "/v1/auth/oauth/dev/callback").header("origin", app.url.as_str());
-    let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
-    browser.send(request).await
-}
-
 both! {
     async fn dev_mode_has_four_people(app: &TestApp) {
         let browser = Browser::new(app);
@@ -145,29 +135,29 @@ both! {
         assert_eq!(page.status, 200);
         let who: BTreeSet<String> = forms(&page.text).iter().map(|form| form["code"].clone()).collect();
         assert_eq!(who.iter().map(String::as_str).collect::<Vec<_>>(), ["changed_email", "no_email", "unverified", "verified"]);
-        let arrived = choose(&browser, app, &page, "verified").await;
+        let arrived = browser.choose(&page, "verified").await;
         assert!(arrived.header("location").contains("/home?code=pgo_"), "{}", arrived.header("location"));
         let ada = browser.exchange(&browser.code_of(&arrived), json!({})).await;
         is(&ada, 1, &["fed"]);
         let user = &ada.json["user"];
         assert_eq!((&user["email"], &user["display_name"]), (&json!("ada@dev.example"), &json!("Ada Dev")));
-        assert_eq!(choose(&browser, app, &page, "verified").await.refusal(), "400 malformed_request", "a page is good once");
+        assert_eq!(browser.choose(&page, "verified").await.refusal(), "400 malformed_request", "a page is good once");
 
         for (who, missing, email, name) in [
             ("unverified", &["email"][..], "uma@dev.example", "Uma Dev"),
             ("no_email", &["email", "display_name"][..], "", ""),
         ] {
             let page = browser.start("dev", "").await;
-            let arrived = choose(&browser, app, &page, who).await;
+            let arrived = browser.choose(&page, who).await;
             asks(&browser.exchange(&browser.code_of(&arrived), json!({})).await, missing, email, name);
         }
         let page = browser.start("dev", "").await;
-        let arrived = choose(&browser, app, &page, "changed_email").await;
+        let arrived = browser.choose(&page, "changed_email").await;
         let again = browser.exchange(&browser.code_of(&arrived), json!({})).await;
         assert_eq!((again.str("/user/id"), again.str("/user/email").as_str()), (ada.str("/user/id"), "ada@dev.example"));
         assert_eq!(show(app, "dev", "verified", "n").await.refusal(), NOT_FOUND, "it has no ID tokens");
         let page = browser.start("dev", "").await;
-        let elsewhere = choose(&Browser::new(app), app, &page, "verified").await;
+        let elsewhere = Browser::new(app).choose(&page, "verified").await;
         let elsewhere = if elsewhere.status == 303 { Browser::new(app).get(elsewhere.header("location")).await } else { elsewhere };
         assert_eq!(elsewhere.refusal(), "400 malformed_request", "another browser");
         assert_eq!((linked(app).await, app.count("SELECT COUNT(*) FROM users").await), (1, 1));
@@ -342,9 +332,11 @@ with_idp! { "";
     }
 }
 
-with_idp! { "trusted_amr = [\"mfa\"]\nmax_age = \"12h\"";
+with_idp! { "trusted_amr = [\"mfa\"]\nmax_age = \"12h\"\n[other]\ntrusted_acr = [\"urn:two\"]\nmax_age = \"12h\"\n";
     async fn a_factor_is_asked_for_unless_a_trusted_provider_has_seen_one(app: &TestApp, idp: &Idp, other: &Idp) {
-        idp.claim("auth_time", json!(app.clock.now().seconds()));
+        for one in [idp, other] {
+            one.claim("auth_time", json!(app.clock.now().seconds()));
+        }
         let browser = Browser::new(app);
         let vera = Person::of(&browser.sign_in(idp).await);
         other.person(json!({ "sub": "o1", "amr": ["mfa"] }));
@@ -361,6 +353,12 @@ with_idp! { "trusted_amr = [\"mfa\"]\nmax_age = \"12h\"";
         is(&trusted, 2, &["fed", "mfa"]);
         assert_eq!(trusted.str("/user/id"), vera.id);
         due(&browser.enter("other", other).await);
+        for acr in [json!("urn:one"), json!(["urn:two"]), json!("URN:TWO")] {
+            other.claim("acr", acr);
+            due(&browser.enter("other", other).await);
+        }
+        other.claim("acr", json!("urn:two"));
+        is(&browser.enter("other", other).await, 2, &["fed", "mfa"]);
         app.quiet().await;
     }
 }
@@ -483,6 +481,40 @@ with_idp! { "";
         let arrived = browser.get(to).await;
         assert!(arrived.header("location").contains("/home?code=pgo_"), "{}", arrived.header("location"));
         is(&browser.exchange(&browser.code_of(&arrived), json!({})).await, 1, &["fed"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apple_is_told_who_we_are_by_a_key_and_posts_its_answer() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let idp = Idp::start().await;
+        let key = idp.like_apple();
+        let settings = format!(
+            "[providers.apple]\nissuer = {:?}\nclient_id = \"{CLIENT}\"\nteam_id = \"TEAM\"\nkey_id = \"KEY\"\nprivate_key = {key:?}\n",
+            idp.url()
+        );
+        let app = TestApp::with(engine, true, &settings).await;
+        idp.follow(&app.clock);
+        // It says no name in the token, and posts one that nobody signed.
+        idp.person(json!({ "sub": "a1", "email": V, "email_verified": true }));
+        let browser = Browser::new(&app);
+        let started = browser.start("apple", "").await;
+        assert_eq!(parameter(started.header("location"), "response_mode").as_deref(), Some("form_post"));
+        let back = idp.authorize(started.header("location"));
+        let (path, query) = back.split_once('?').unwrap();
+        let posted = app.client.post(path).header("origin", idp.url()).header("sec-fetch-site", "cross-site");
+        let form = "application/x-www-form-urlencoded";
+        let moved = app.send(posted.header("content-type", form).body(format!("{query}&user=%7B%7D"))).await;
+        let arrived = browser.get(moved.header("location")).await;
+        let entered = browser.exchange(&browser.code_of(&arrived), json!({})).await;
+        assert_eq!(idp.complaints(), [""; 0]);
+        let token = asks(&entered, &["display_name"], V, "");
+        let body = json!({ "completion_token": token, "display_name": "Vera" });
+        is(&app.post(COMPLETE, body).await, 1, &["fed"]);
+        // Another key's word is nobody's.
+        idp.like_apple();
+        assert_eq!(browser.arrive("apple", &idp).await.refusal(), AWAY);
+        app.finish().await;
     }
 }
 

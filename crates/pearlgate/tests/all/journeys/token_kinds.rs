@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::steps::{Tab, cookies, forgot, send_as, token_of};
 use crate::both;
+use crate::support::browser::{Browser, forms, parameter};
 use crate::support::{Answer, Engine, PASSWORD, Person, TestApp};
 
 const COOKIE: &str = "__Host-pearlgate-session";
-const BROWSER: &str = "__Host-pearlgate-oauth";
 /// What the account's password is by then, and what a reset makes it.
 const SECOND: &str = "seven quiet orange rivers";
 const THIRD: &str = "eleven brass kettles hum";
@@ -261,7 +261,7 @@ async fn second_steps(app: &TestApp, n: usize) -> (String, String, String, Strin
 }
 
 /// What is about while a browser is on its way through the pretend provider.
-pub struct Elsewhere {
+struct Elsewhere {
     browser: String,
     state: String,
     code: String,
@@ -271,74 +271,16 @@ pub struct Elsewhere {
 
 impl Elsewhere {
     async fn new(app: &TestApp, owner: &Person) -> Self {
-        let (browser, state) = Self::leave(app, "").await;
-        let (_, other) = Self::leave(app, &browser).await;
-        let code = Self::code(app, &browser, &other, "verified").await;
-        let (_, third) = Self::leave(app, &browser).await;
-        let nobody = Self::code(app, &browser, &third, "no_email").await;
-        let asked = Self::exchange(app, &browser, &nobody).await;
-        let path = "/v1/me/identities/dev/start";
-        let link = send_as(app, Method::POST, path, &owner.access, json!({})).await.str("/url");
+        let browser = Browser::new(app);
+        let page = browser.start("dev", "").await;
+        let url = browser.begin_link(&owner.access, "dev", json!({})).await.str("/url");
         Self {
-            browser,
-            state,
-            code,
-            completion: asked.str("/completion_token"),
-            ticket: link.split_once("link=").unwrap().1.to_owned(),
+            state: forms(&page.text)[0]["state"].clone(),
+            code: browser.code_as("verified").await,
+            completion: browser.completion().await,
+            ticket: parameter(&url, "link").unwrap(),
+            browser: browser.cookie(),
         }
-    }
-
-    /// A browser leaves: its cookie, and its state.
-    async fn leave(app: &TestApp, browser: &str) -> (String, String) {
-        let request = app.request(Method::GET, "/v1/auth/oauth/dev/start");
-        let page = app.send(request.header("cookie", format!("{BROWSER}={browser}"))).await;
-        let set = cookies(&page);
-        let cookie = set.iter().find_map(|cookie| cookie.strip_prefix(BROWSER)?.strip_prefix('=')).unwrap();
-        let state = page.text.split("name=\"state\" value=\"").nth(1).unwrap();
-        (cookie.split(';').next().unwrap().to_owned(), state.split('"').next().unwrap().to_owned())
-    }
-
-    /// Somebody signs in at a provider that says nothing about them.
-    pub async fn completion(app: &TestApp) -> String {
-        let (browser, state) = Self::leave(app, "").await;
-        let code = Self::code(app, &browser, &state, "no_email").await;
-        Self::exchange(app, &browser, &code).await.str("/completion_token")
-    }
-
-    /// Somebody links the pretend provider's first person to their account.
-    pub async fn link(app: &TestApp, access: &str) {
-        let asked = send_as(app, Method::POST, "/v1/me/identities/dev/start", access, json!({})).await;
-        let path = asked.str("/url").replace(&app.url, "");
-        let page = app.get(&path).await;
-        let browser = cookies(&page)
-            .iter()
-            .find_map(|set| set.strip_prefix(BROWSER)?.strip_prefix('=').map(str::to_owned));
-        let browser = browser.unwrap().split(';').next().unwrap().to_owned();
-        let on = page.text.split("confirmed=").nth(1).unwrap().split('"').next().unwrap();
-        let request = app.request(Method::GET, &format!("{path}&confirmed={on}"));
-        let people = app.send(request.header("cookie", format!("{BROWSER}={browser}"))).await;
-        let state = people.text.split("name=\"state\" value=\"").nth(1).unwrap().split('"').next().unwrap();
-        let back = Self::back(app, &browser, state, "verified").await;
-        assert_eq!((back.status, back.header("location")), (303, "/?linked=dev"), "{}", back.text);
-    }
-
-    async fn back(app: &TestApp, browser: &str, state: &str, person: &str) -> Answer {
-        let body = serde_urlencoded::to_string([("state", state), ("code", person)]).unwrap();
-        let request = app
-            .request(Method::POST, "/v1/auth/oauth/dev/callback")
-            .header("cookie", format!("{BROWSER}={browser}"))
-            .header("content-type", "application/x-www-form-urlencoded");
-        app.send(request.body(body)).await
-    }
-
-    async fn code(app: &TestApp, browser: &str, state: &str, person: &str) -> String {
-        let back = Self::back(app, browser, state, person).await;
-        back.header("location").split_once("code=").unwrap().1.to_owned()
-    }
-
-    async fn exchange(app: &TestApp, browser: &str, code: &str) -> Answer {
-        let request = app.request(Method::POST, "/v1/auth/oauth/exchange").json(&json!({ "code": code }));
-        app.send(request.header("cookie", format!("{BROWSER}={browser}"))).await
     }
 }
 
@@ -434,11 +376,11 @@ async fn opens(app: &TestApp, door: &str, mint: &Mint, secret: &str) -> bool {
             begun
         }
         "callback" => {
-            let back = Elsewhere::back(app, &mint.browser, secret, "verified").await;
+            let back = Browser::with_cookie(app, &mint.browser).post_back(secret, "verified").await;
             assert!(back.status == 303 || back.status == 400, "{}", back.text);
             return back.status == 303;
         }
-        "exchange" => Elsewhere::exchange(app, &mint.browser, secret).await,
+        "exchange" => Browser::with_cookie(app, &mint.browser).exchange(secret, json!({})).await,
         "completion" => {
             let body = json!({ "completion_token": secret, "email": "noel@ex.test", "display_name": "Noel" });
             let answer = post("/v1/auth/oauth/complete", body).await;

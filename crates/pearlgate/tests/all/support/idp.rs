@@ -1,7 +1,5 @@
 //! An OpenID provider of ours, and a GitHub: it does what is right until a test tells it otherwise, and looks closely at
-//! whoever asks. And a browser, as far as a sign-in there needs one.
-
-#![allow(dead_code, reason = "a tool of tests, of which each uses another part")]
+//! whoever asks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
@@ -22,22 +20,19 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 use foundation::kernel::Clock;
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::soft_key::{b64, random, sha256};
-use super::{Answer, Engine, START, TestApp};
+use super::soft_key::{b64, der, random, raw, sha256, unsigned};
+use super::{Engine, START, TestApp};
 
 /// What we are called at the provider, and by what it knows us.
 pub const CLIENT: &str = "pearl";
 pub const SECRET: &str = "shh";
-/// The one cookie of sign-ins at others, as it begins.
-pub const COOKIE: &str = "__Host-pearlgate-oauth=";
-pub const EXCHANGE: &str = "/v1/auth/oauth/exchange";
-pub const COMPLETE: &str = "/v1/auth/oauth/complete";
-pub const IDENTITIES: &str = "/v1/me/identities";
+/// Longer than somebody waits who goes away.
+const LATE: Duration = Duration::from_millis(400);
 /// Longer than any budget.
 const SLOW: Duration = Duration::from_millis(10_500);
 /// More than any answer of a provider may be.
@@ -49,6 +44,8 @@ pub enum Broken {
     None,
     Hang,
     Slow,
+    /// The right answer, a moment later.
+    Late,
     Error,
     Garbage,
     /// The right answer, and eight megabytes of nothing behind it.
@@ -111,7 +108,7 @@ impl Key {
                 let mut rest = raw(pair.public_key());
                 let mut inside = der(&mut rest, 0x30);
                 let (n, e) = (der(&mut inside, 2), der(&mut inside, 2));
-                json!({ "kty": "RSA", "n": b64(unsigned(n)), "e": b64(unsigned(e)) })
+                json!({ "kty": "RSA", "n": b64(&unsigned(n)), "e": b64(&unsigned(e)) })
             }
             Pair::Ecdsa(pair) => {
                 let point = &raw(pair.public_key())[1..];
@@ -178,30 +175,6 @@ impl Key {
     }
 }
 
-fn raw(key: &impl AsRef<[u8]>) -> &[u8] {
-    key.as_ref()
-}
-
-/// The content of the next DER item.
-fn der<'a>(rest: &mut &'a [u8], tag: u8) -> &'a [u8] {
-    let all: &'a [u8] = rest;
-    assert_eq!(all[0], tag, "this is not the DER of a public key");
-    let first = usize::from(all[1]);
-    let (length, header) = if first < 0x80 {
-        (first, 2)
-    } else {
-        let bytes = first & 0x7f;
-        (all[2..2 + bytes].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), 2 + bytes)
-    };
-    *rest = &all[header + length..];
-    &all[header..header + length]
-}
-
-fn unsigned(integer: &[u8]) -> &[u8] {
-    let zeros = integer.iter().take_while(|byte| **byte == 0).count();
-    &integer[zeros..]
-}
-
 /// What makes a token of header and claims.
 #[derive(Clone)]
 pub enum Seal {
@@ -259,6 +232,8 @@ struct Knobs {
     token_answer: Option<(u16, Value)>,
     says_iss: Option<String>,
     auth: &'static str,
+    /// The public half of the key that signs a client's secret.
+    apple: Option<(String, String)>,
     ignores_pkce: bool,
     broken: HashMap<&'static str, Broken>,
     asked: HashMap<&'static str, usize>,
@@ -353,9 +328,27 @@ impl Knobs {
         let named = asked.field("client_id") == CLIENT;
         match if asked.github { "post" } else { self.auth } {
             "basic" => asked.authorization == basic && secret.is_none(),
+            "apple" => {
+                asked.authorization.is_empty() && named && secret.is_some_and(|secret| self.signed(secret))
+            }
             "post" => asked.authorization.is_empty() && named && secret == Some(SECRET),
             _ => asked.authorization.is_empty() && named && secret.is_none(),
         }
+    }
+
+    /// Whether a secret is what Apple wants of one: a token that the client's own key signed a moment ago.
+    fn signed(&self, secret: &str) -> bool {
+        let Some((x, y)) = &self.apple else { return false };
+        let key = jsonwebtoken::DecodingKey::from_ec_components(x, y).unwrap();
+        let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
+        (rules.validate_exp, rules.validate_aud) = (false, false);
+        let Ok(token) = jsonwebtoken::decode::<Value>(secret, &key, &rules) else { return false };
+        let (claims, now) = (token.claims, self.clock.now().seconds());
+        let life = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+        (&claims["iss"], &claims["sub"], &claims["aud"], &claims["iat"])
+            == (&json!("TEAM"), &json!(CLIENT), &json!("https://appleid.apple.com"), &json!(now))
+            && token.header.kid.as_deref() == Some("KEY")
+            && (1..=600).contains(&life)
     }
 
     fn complain(&mut self, asked: &Asked, why: &str) -> (u16, Value) {
@@ -438,6 +431,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     match broken {
         Broken::Hang => std::future::pending::<()>().await,
         Broken::Slow => tokio::time::sleep(SLOW).await,
+        Broken::Late => tokio::time::sleep(LATE).await,
         Broken::Error => return say(500, "{}".to_owned()),
         Broken::Garbage => return say(200, "<html>good morning</html>".to_owned()),
         Broken::None | Broken::Huge | Broken::Flaky => {}
@@ -498,6 +492,7 @@ impl Idp {
             token_answer: None,
             says_iss: None,
             auth: "basic",
+            apple: None,
             ignores_pkce: false,
             broken: HashMap::new(),
             asked: HashMap::new(),
@@ -626,6 +621,17 @@ impl Idp {
         self.knobs().auth = how;
     }
 
+    /// It wants secrets as Apple does, by a key of its client's: the private half, in PEM.
+    pub fn like_apple(&self) -> String {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap();
+        let (x, y) = raw(pair.public_key())[1..].split_at(32);
+        let mut knobs = self.knobs();
+        (knobs.auth, knobs.apple) = ("apple", Some((b64(x), b64(y))));
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64.encode(pkcs8.as_ref()))
+    }
+
     /// Takes every code_verifier, as providers do that know nothing of it.
     pub fn ignore_pkce(&self) {
         self.knobs().ignores_pkce = true;
@@ -746,176 +752,4 @@ macro_rules! with_idp {
             }
         }
     };
-}
-
-/// Somebody's browser, which keeps the one cookie.
-pub struct Browser<'a> {
-    app: &'a TestApp,
-    cookie: Mutex<String>,
-}
-
-impl<'a> Browser<'a> {
-    pub fn new(app: &'a TestApp) -> Self {
-        Self { app, cookie: Mutex::default() }
-    }
-
-    /// The cookie as it is sent; nothing when there is none.
-    pub fn cookie(&self) -> String {
-        self.cookie.lock().unwrap().clone()
-    }
-
-    pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let cookie = self.cookie();
-        let request = if cookie.is_empty() { request } else { request.header("cookie", cookie) };
-        let answer = self.app.send(request).await;
-        let set = answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
-        for cookie in set.filter(|cookie| cookie.starts_with(COOKIE)) {
-            for part in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
-                assert!(cookie.contains(part), "{cookie}");
-            }
-            let pair = cookie.split(';').next().unwrap();
-            let gone = pair == COOKIE || cookie.ends_with("Max-Age=0") || cookie.contains("Max-Age=0;");
-            *self.cookie.lock().unwrap() = if gone { String::new() } else { pair.to_owned() };
-        }
-        answer
-    }
-
-    /// Follows a link: one of ours, in full or from the slash on.
-    pub async fn get(&self, to: &str) -> Answer {
-        let url = if to.starts_with('/') { format!("{}{to}", self.app.url) } else { to.to_owned() };
-        self.send(self.app.client.get(url)).await
-    }
-
-    /// Begins to sign in.
-    pub async fn start(&self, provider: &str, query: &str) -> Answer {
-        let mark = if query.is_empty() { "" } else { "?" };
-        self.get(&format!("/v1/auth/oauth/{provider}/start{mark}{query}")).await
-    }
-
-    /// Goes to the provider and says yes there; where that sends it.
-    pub async fn ahead(&self, provider: &str, query: &str, idp: &Idp) -> String {
-        let started = self.start(provider, query).await;
-        assert_eq!(started.status, 302, "{provider}: {}", started.text);
-        idp.authorize(started.header("location"))
-    }
-
-    /// Comes back from the provider.
-    pub async fn callback(&self, to: &str) -> Answer {
-        self.get(to).await
-    }
-
-    /// There and back, whatever comes of it.
-    pub async fn arrive(&self, provider: &str, idp: &Idp) -> Answer {
-        let back = self.ahead(provider, "", idp).await;
-        self.callback(&back).await
-    }
-
-    /// The code with which it was sent on.
-    pub fn code_of(&self, answer: &Answer) -> String {
-        let location = answer.header("location");
-        assert_eq!(answer.status, 303, "{}", answer.text);
-        let code = parameter(location, "code").unwrap_or_else(|| panic!("no code in {location:?}"));
-        assert!(code.starts_with("pgo_"), "{location}");
-        code
-    }
-
-    /// Shows the code, as a page of the application does.
-    pub async fn exchange(&self, code: &str, more: Value) -> Answer {
-        let mut body = json!({ "code": code });
-        for (name, value) in more.as_object().unwrap() {
-            body[name.as_str()] = value.clone();
-        }
-        let request = self.app.request(Method::POST, EXCHANGE).header("origin", self.app.url.as_str());
-        self.send(request.json(&body)).await
-    }
-
-    /// There and back, with a code in hand.
-    pub async fn code(&self, provider: &str, idp: &Idp) -> String {
-        let arrived = self.arrive(provider, idp).await;
-        self.code_of(&arrived)
-    }
-
-    /// The whole way through a provider, whatever the last step answers.
-    pub async fn enter(&self, provider: &str, idp: &Idp) -> Answer {
-        let code = self.code(provider, idp).await;
-        self.exchange(&code, json!({})).await
-    }
-
-    /// The whole way through the provider `idp`.
-    pub async fn sign_in(&self, idp: &Idp) -> Answer {
-        self.enter("idp", idp).await
-    }
-
-    /// Begins to link an identity to the account of whoever holds the access token.
-    pub async fn begin_link(&self, access: &str, provider: &str, body: Value) -> Answer {
-        let path = format!("{IDENTITIES}/{provider}/start");
-        self.app.send(self.app.request(Method::POST, &path).bearer_auth(access).json(&body)).await
-    }
-
-    /// Opens the page that says what is about to be linked; where its link leads.
-    pub async fn look(&self, url: &str) -> (Answer, String) {
-        let page = self.get(url).await;
-        assert_eq!(page.status, 200, "{}", page.text);
-        let mut confirmed = hrefs(&page.text).into_iter().filter(|href| href.contains("confirmed="));
-        let next = confirmed.next().unwrap_or_else(|| panic!("no link in {}", page.text));
-        assert_eq!(confirmed.next(), None, "{}", page.text);
-        (page, next)
-    }
-
-    /// Links as far as the provider; where that sends it.
-    pub async fn half_linked(&self, access: &str, provider: &str, idp: &Idp) -> String {
-        let begun = self.begin_link(access, provider, json!({})).await;
-        assert_eq!(begun.status, 200, "{}", begun.text);
-        let (_, confirmed) = self.look(&begun.str("/url")).await;
-        let started = self.get(&confirmed).await;
-        assert_eq!(started.status, 302, "{}", started.text);
-        idp.authorize(started.header("location"))
-    }
-
-    /// Links all the way, whatever comes of it.
-    pub async fn link(&self, access: &str, provider: &str, idp: &Idp) -> Answer {
-        let back = self.half_linked(access, provider, idp).await;
-        self.callback(&back).await
-    }
-}
-
-/// A parameter in an address's query.
-pub fn parameter(address: &str, name: &str) -> Option<String> {
-    let query = address.split_once('?')?.1.split('#').next()?;
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap();
-    pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-/// The address with another value for a parameter, or without it.
-pub fn with_parameter(address: &str, name: &str, value: Option<&str>) -> String {
-    let (path, query) = address.split_once('?').unwrap();
-    let mut pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap();
-    pairs.retain(|(key, _)| key != name);
-    pairs.extend(value.map(|value| (name.to_owned(), value.to_owned())));
-    format!("{path}?{}", serde_urlencoded::to_string(pairs).unwrap())
-}
-
-fn unescaped(text: &str) -> String {
-    let names =
-        [("&#x2f;", "/"), ("&#x27;", "'"), ("&#39;", "'"), ("&quot;", "\""), ("&lt;", "<"), ("&gt;", ">")];
-    names.iter().fold(text.to_owned(), |text, (name, sign)| text.replace(name, sign)).replace("&amp;", "&")
-}
-
-fn attribute(tag: &str, name: &str) -> Option<String> {
-    let tag = format!(" {}", tag.split('>').next()?.replace('\n', " "));
-    let (_, value) = tag.split_once(&format!(" {name}=\""))?;
-    Some(unescaped(value.split('"').next()?))
-}
-
-/// Where a page's links lead.
-pub fn hrefs(page: &str) -> Vec<String> {
-    page.split("<a ").skip(1).filter_map(|tag| attribute(tag, "href")).collect()
-}
-
-/// The fields of each of a page's forms.
-pub fn forms(page: &str) -> Vec<HashMap<String, String>> {
-    let field = |tag: &str| Some((attribute(tag, "name")?, attribute(tag, "value")?));
-    let fields =
-        |form: &str| form.split("</form").next().unwrap().split("<input").skip(1).filter_map(field).collect();
-    page.split("<form").skip(1).map(fields).collect()
 }

@@ -1,6 +1,7 @@
 //! A real server in this process, on a free port, with a database of its own, a clock that stands still until it is
 //! moved, and cheap hashes. Every answer is checked against the API's own description.
 
+pub mod browser;
 mod contract;
 pub mod idp;
 mod postgres;

@@ -158,12 +158,12 @@ impl Pair {
     }
 }
 
-fn raw(key: &impl AsRef<[u8]>) -> &[u8] {
+pub fn raw(key: &impl AsRef<[u8]>) -> &[u8] {
     key.as_ref()
 }
 
 /// The content of the next DER item.
-fn der<'a>(rest: &mut &'a [u8], tag: u8) -> &'a [u8] {
+pub fn der<'a>(rest: &mut &'a [u8], tag: u8) -> &'a [u8] {
     let all: &'a [u8] = rest;
     assert_eq!(all[0], tag, "this is not the DER of a public key");
     let first = usize::from(all[1]);
@@ -177,7 +177,7 @@ fn der<'a>(rest: &mut &'a [u8], tag: u8) -> &'a [u8] {
     &all[header..header + length]
 }
 
-fn unsigned(integer: &[u8]) -> Vec<u8> {
+pub fn unsigned(integer: &[u8]) -> Vec<u8> {
     integer.iter().copied().skip_while(|byte| *byte == 0).collect()
 }
 
