@@ -50,8 +50,6 @@ pub enum Broken {
     Garbage,
     /// The right answer, and eight megabytes of nothing behind it.
     Huge,
-    /// Works one time in three.
-    Flaky,
 }
 
 enum Pair {
@@ -246,13 +244,8 @@ struct Knobs {
 impl Knobs {
     /// Counts a question; how the endpoint is broken this time.
     fn heard(&mut self, endpoint: &'static str) -> Broken {
-        let count = self.asked.entry(endpoint).or_default();
-        *count += 1;
-        match self.broken.get(endpoint).copied().unwrap_or(Broken::None) {
-            Broken::Flaky if (*count).is_multiple_of(3) => Broken::None,
-            Broken::Flaky => Broken::Error,
-            broken => broken,
-        }
+        *self.asked.entry(endpoint).or_default() += 1;
+        self.broken.get(endpoint).copied().unwrap_or(Broken::None)
     }
 
     fn respond(&mut self, endpoint: &str, asked: &Asked) -> (u16, Value) {
@@ -434,7 +427,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         Broken::Late => tokio::time::sleep(LATE).await,
         Broken::Error => return say(500, "{}".to_owned()),
         Broken::Garbage => return say(200, "<html>good morning</html>".to_owned()),
-        Broken::None | Broken::Huge | Broken::Flaky => {}
+        Broken::None | Broken::Huge => {}
     }
     let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let asked = Asked {
