@@ -9,21 +9,22 @@ use foundation::http::{ClientAddress, Idempotency, OneForAll};
 use foundation::jobs::Queue;
 use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKeys, MasterKeys, Sealer};
 use foundation::limits::Limits;
-use foundation::mail::{Mailbox, Postman, Renderer, Smtp, Transport};
+use foundation::mail::{Hop, Mailbox, Office, Postman, Renderer, Smtp, Transport};
 use foundation::outbound::Dependencies;
 use foundation::telemetry::Metrics;
 use minijinja::Environment;
 use tokio::sync::{Notify, watch};
 
-use crate::accounts::UserRow;
+use crate::accounts::{self, UserRow};
 use crate::federation::Providers;
 use crate::limits;
 use crate::lockout::Turns;
 use crate::passwords::{Breaches, Cost, HashPool};
 use crate::sessions::{AccessTokens, KeyKeeper, Places, RefreshKey, Seen};
-use crate::settings::Settings;
+use crate::settings::{MailWay, Settings};
 use crate::sign_in::{Alarms, History};
 use crate::templates;
+use crate::webhooks::{self, Webhooks};
 
 macro_rules! migrations {
     ($($name:literal),+ $(,)?) => {
@@ -43,7 +44,8 @@ migrations!(
     "0005_limits",
     "0006_second_factors",
     "0007_passkeys",
-    "0008_federation"
+    "0008_federation",
+    "0009_outside"
 );
 
 /// The server's parts. Cheap to clone.
@@ -70,6 +72,7 @@ pub struct Parts {
     pub hashes: HashPool,
     pub breaches: Breaches,
     pub providers: Providers,
+    pub webhooks: Webhooks,
     pub refresh_key: RefreshKey,
     pub access_tokens: AccessTokens,
     pub keys: KeyKeeper,
@@ -114,13 +117,17 @@ impl App {
         let sealer = Sealer::new(master, chance.clone());
         let queue = Queue::new(clock.clone(), chance.clone());
         let mailbox = settings.dev.then(|| Mailbox::new(clock.clone()));
-        let transport = match &mailbox {
-            Some(mailbox) => Transport::Mailbox(mailbox.clone()),
-            None => Transport::Smtp(Smtp::new(&settings.smtp).map_err(|e| e.to_string())?),
+        let hops = hops(&settings, mailbox.as_ref())?;
+        let office = Office {
+            db: db.clone(),
+            queue: queue.clone(),
+            renderer: Renderer::new(templates.clone()),
+            sealer: sealer.clone(),
+            clock: clock.clone(),
+            chance: chance.clone(),
+            key: accounts::address_key,
         };
-        let renderer = Renderer::new(templates.clone());
-        let postman =
-            Postman::new(transport, &dependencies, renderer, sealer.clone(), queue.clone(), chance.clone());
+        let postman = Postman::new(hops, settings.mail.per_domain, &dependencies, office)?;
         let limits = limits::start(&settings, &dependencies, &db, master, clock.clone())?;
         let (memory, passes, lanes) = settings.hash_cost;
         let cost = Cost { memory, passes, lanes };
@@ -139,6 +146,7 @@ impl App {
             )?,
             breaches: Breaches::new(&settings, &dependencies)?,
             providers: Providers::new(&settings, &dependencies, clock.clone(), sealer.clone())?,
+            webhooks: Webhooks::new(&settings.webhooks, &dependencies)?,
             trail: Trail::new(clock.clone(), chance.clone()),
             refresh_key: RefreshKey::derive(master),
             access_tokens: AccessTokens::new(&settings),
@@ -167,7 +175,8 @@ impl App {
         })))
     }
 
-    /// Writes what happened to somebody, or at an address, by nobody known: a stranger, or the server itself.
+    /// Writes what happened to somebody, or at an address, by nobody known: a stranger, or the server itself. Applications
+    /// that want to be told are told.
     ///
     /// # Errors
     /// As every statement.
@@ -179,10 +188,13 @@ impl App {
         from: ClientAddress,
         details: serde_json::Value,
     ) -> db::Result<()> {
+        if let Ok(user) = stream.name().parse() {
+            webhooks::tell_of(tx, self, user, kind, &details)?;
+        }
         self.trail.record(tx, stream, &Event { kind, actor: String::new(), address: place(from), details })
     }
 
-    /// Writes what a person did, having proven who they are.
+    /// Writes what a person did, having proven who they are. Applications that want to be told are told.
     ///
     /// # Errors
     /// As every statement.
@@ -194,9 +206,26 @@ impl App {
         from: ClientAddress,
         details: serde_json::Value,
     ) -> db::Result<()> {
+        webhooks::tell_of(tx, self, user, kind, &details)?;
         let event = Event { kind, actor: user.to_string(), address: place(from), details };
         self.trail.record(tx, &Stream::of(user), &event)
     }
+}
+
+/// Who is given mails: in dev mode the mailbox in the browser, which stands for all of them.
+fn hops(settings: &Settings, mailbox: Option<&Mailbox>) -> Result<Vec<Hop>, String> {
+    if let Some(mailbox) = mailbox {
+        let name = "primary".to_owned();
+        return Ok(vec![Hop { name, transport: Transport::Mailbox(mailbox.clone()), paces: Vec::new() }]);
+    }
+    let hop = |hop: &crate::settings::MailHop| {
+        let transport = match &hop.way {
+            MailWay::Smtp(options) => Transport::Smtp(Smtp::new(options).map_err(|e| e.to_string())?),
+            MailWay::Api(account) => Transport::Api(Box::new(account.clone())),
+        };
+        Ok(Hop { name: hop.name.clone(), transport, paces: hop.paces.clone() })
+    };
+    settings.mail.hops.iter().map(hop).collect()
 }
 
 /// The address as it is written down: nothing for what came from inside.

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod lockout;
 pub mod magic_links;
 pub mod mailed;
+pub mod mailing;
 pub mod maintenance;
 pub mod mfa;
 pub mod openapi;
@@ -29,6 +30,7 @@ pub mod settings;
 pub mod sign_in;
 pub mod templates;
 pub mod transfer;
+pub mod webhooks;
 
 /// Every statement of this program, for the test that prepares them on both databases.
 pub fn statements() -> Vec<&'static foundation::db::Statement> {
@@ -47,12 +49,14 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
         sessions::STATEMENTS,
         sign_in::STATEMENTS,
         transfer::STATEMENTS,
+        webhooks::STATEMENTS,
     ];
     let foundations = [
         foundation::jobs::STATEMENTS,
         foundation::audit::STATEMENTS,
         foundation::http::STATEMENTS,
         foundation::limits::STATEMENTS,
+        foundation::mail::STATEMENTS,
     ];
     ours.into_iter().chain(foundations).flatten().copied().collect()
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use foundation::http::sweep as sweep_idempotency;
 use foundation::jobs::{Handlers, Job, JobError};
 use foundation::limits::sweep as sweep_limits;
+use foundation::mail::sweep as sweep_mails;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::{
     federation, lockout, magic_links, mailed, mfa, passkeys, passwords, recovery, registration, sessions,
-    sign_in,
+    sign_in, webhooks,
 };
 
 const EVERY: Duration = Duration::from_secs(600);
@@ -34,6 +35,7 @@ pub fn handlers(app: &App) -> Handlers {
         sessions::handle,
         lockout::handle,
         mfa::handle,
+        webhooks::handle,
     ] {
         handlers = slice(app, handlers);
     }
@@ -53,8 +55,10 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let sign_ins = federation::sweep(tx, inner.clock.now())?;
             let guesses = lockout::sweep(tx, inner.clock.now())?;
             let attempts = sign_in::sweep(tx, &inner)?;
+            let told = webhooks::sweep(tx, &inner)?;
+            let mails = sweep_mails(tx, inner.clock.now())?;
             let limits = sweep_limits(tx, inner.clock.now())?;
-            Ok(sessions || people || secrets || guesses || attempts || limits || sign_ins)
+            Ok(sessions || people || secrets || guesses || attempts || limits || sign_ins || told || mails)
         });
         if !more.await? {
             passwords::learn_foreign(&app).await?;

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    accounts, email_change, federation, lockout, magic_links, mfa, passkeys, passwords, recovery,
+    accounts, email_change, federation, lockout, magic_links, mailing, mfa, passkeys, passwords, recovery,
     registration, server, sessions, sign_in,
 };
 
@@ -64,6 +64,7 @@ pub struct ProblemDocument {
     ),
     paths(
         registration::http::register, registration::http::verify_email, registration::http::resend_verification,
+        registration::http::waiting, mailing::http::hear,
         sign_in::http::login, sign_in::http::challenge, magic_links::http::ask, magic_links::http::consume, passkeys::http::start, passkeys::http::finish,
         mfa::http::second_step, mfa::http::challenge,
         mfa::http::enrol, mfa::http::confirm_enrolment, sessions::http::refresh, sessions::http::logout, recovery::http::forgot_password, recovery::http::reset_password,

@@ -29,8 +29,8 @@ use crate::limits::{
     SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
 };
 use crate::{
-    accounts, dev, email_change, errors, federation, limits, lockout, magic_links, mfa, pages, passkeys,
-    passwords, recovery, registration, server, sessions, sign_in,
+    accounts, dev, email_change, errors, federation, limits, lockout, magic_links, mailing, mfa, pages,
+    passkeys, passwords, recovery, registration, server, sessions, sign_in,
 };
 
 /// Where providers have browsers post to: the one form of other sites that is read. It is sent on, and does nothing else.
@@ -92,6 +92,7 @@ pub fn doors(app: &App) -> Doors {
         &[MAIL_NETWORK],
         post(registration::http::resend_verification),
     );
+    map.add(M::GET, "/v1/auth/verifications/{id}", Open, &[], get(registration::http::waiting));
     map.add(
         M::POST,
         "/v1/auth/login",
@@ -195,6 +196,9 @@ pub fn doors(app: &App) -> Doors {
     // For services that trust our tokens
     map.add(M::GET, "/v1/revocations", Internal, &[], get(sessions::http::revocations));
     map.add(M::POST, "/v1/introspect", Internal, &[], post(sessions::http::introspect));
+
+    // For those who carry our mails; each proves itself
+    map.add(M::POST, "/v1/hooks/mail/{provider}", Open, &[], post(mailing::http::hear));
 
     // Pages behind links in mails
     map.add(M::GET, "/verify-email", Open, &[], get(registration::pages::show));

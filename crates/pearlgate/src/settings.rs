@@ -3,8 +3,10 @@
 
 mod federation;
 mod limits;
+mod mail;
 mod mfa;
 mod raw;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,14 +17,15 @@ use foundation::config::{ConfigError, Layers};
 use foundation::db::PostgresOptions;
 use foundation::http::Proxies;
 use foundation::kernel::{MasterKeys, Secret, WrongSetting};
-use foundation::mail::{SmtpOptions, SmtpTls};
 
 use crate::passkeys::Party;
 pub use federation::{FederationSettings, provider_of};
 pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
+pub use mail::{MailHop, MailSettings, MailWay};
 pub use mfa::MfaSettings;
 use raw::*;
 pub use raw::{Raw, RawProvider};
+pub use webhooks::WebhookSettings;
 
 use crate::passwords::{Pepper, Peppers};
 
@@ -33,13 +36,16 @@ pub const ENVIRONMENT: &str = "PEARLGATE";
 /// Where the default settings ask about breaches.
 const PUBLIC_RANGES: &str = "https://api.pwnedpasswords.com/range/";
 /// Keys whose values are never shown.
-pub const SECRETS: [&str; 9] = [
+pub const SECRETS: [&str; 12] = [
     "providers.*.client_secret",
     "providers.*.private_key",
     "redis.url",
     "secrets.master_key",
     "secrets.old_master_keys",
     "mail.smtp.password",
+    "mailers.*.password",
+    "mailers.*.key",
+    "mailers.*.events_secret",
     "database.url",
     "hashing.pepper",
     "hashing.old_peppers",
@@ -80,8 +86,8 @@ pub struct Settings {
     pub master_key: Option<[u8; 32]>,
     /// Master keys of before, under which something may still rest.
     pub old_master_keys: OldMasterKeys,
-    /// The mail server, unless it is dev mode.
-    pub smtp: SmtpOptions,
+    /// Who is given mails, unless it is dev mode.
+    pub mail: MailSettings,
     /// `aud`; empty for the public URL.
     pub audience: String,
     /// `client_id`.
@@ -104,6 +110,8 @@ pub struct Settings {
     pub party: Party,
     /// Who signs people in beside us.
     pub federation: FederationSettings,
+    /// Applications that are told what happens.
+    pub webhooks: WebhookSettings,
     /// Who is an operator: people with one of these roles.
     pub operator_roles: Vec<String>,
     /// Life of an operator's session at assurance level 2.
@@ -246,7 +254,7 @@ impl Settings {
             )?,
             drain: duration(layers, "server.drain", &raw.server.drain)?,
             service_name: one_line(layers, "service.name", &raw.service.name)?,
-            smtp: smtp(layers, &raw)?,
+            mail: mail::read(layers, &raw)?,
             data_dir: raw.data.dir,
             database_url: some(&raw.database.url),
             database_ca_file: some(&raw.database.ca_file).map(PathBuf::from),
@@ -269,6 +277,7 @@ impl Settings {
             mfa: mfa::read(layers, &raw.mfa, &raw.operators.roles)?,
             party: mfa::party(layers, &raw.passkeys, &raw.server.public_url)?,
             federation: federation::read(layers, &raw.federation, &raw.providers, dev)?,
+            webhooks: webhooks::read(layers, &raw.webhooks, dev)?,
             operator_roles: raw.operators.roles,
             operator_session: duration(layers, "operators.session", &raw.operators.session)?,
             operator_idle: duration(layers, "operators.refresh_idle", &raw.operators.refresh_idle)?,
@@ -312,7 +321,11 @@ impl Settings {
         };
         settings.contradictions(layers)?;
         let placed = |wrong: WrongSetting| layers.refuse(wrong.key, wrong.what);
-        settings.smtp.check().map_err(placed)?;
+        for hop in &settings.mail.hops {
+            if let MailWay::Smtp(options) = &hop.way {
+                options.check().map_err(placed)?;
+            }
+        }
         settings.postgres().map_or(Ok(()), |options| options.check().map_err(placed))?;
         Ok(settings)
     }
@@ -576,40 +589,6 @@ pub fn parse_master_key(text: &str) -> Option<[u8; 32]> {
     bytes.ok()?.try_into().ok()
 }
 
-fn smtp(layers: &Layers, raw: &Raw) -> Result<SmtpOptions, ConfigError> {
-    let smtp = &raw.mail.smtp;
-    let tls = match smtp.tls.as_str() {
-        "starttls" => SmtpTls::StartTls,
-        "implicit" => SmtpTls::Implicit,
-        "none" if is_local_host(&smtp.host) => SmtpTls::None,
-        "none" => {
-            return Err(layers.refuse(
-                "mail.smtp.host",
-                "is another machine, and mail.smtp.tls is \"none\": set it to \"starttls\" or \"implicit\"",
-            ));
-        }
-        _ => return Err(layers.refuse("mail.smtp.tls", "is \"starttls\", \"implicit\" or \"none\"")),
-    };
-    let login = match (smtp.username.as_str(), smtp.password.reveal()) {
-        ("", "") => None,
-        ("", _) | (_, "") => {
-            return Err(layers
-                .refuse("mail.smtp.username", "and mail.smtp.password go together: set both or neither"));
-        }
-        (user, _) => Some((user.to_owned(), smtp.password.clone())),
-    };
-    if login.is_some() && tls == SmtpTls::None && !is_local_host(&smtp.host) {
-        return Err(layers.refuse("mail.smtp.password", "would cross the network in plain text: use TLS"));
-    }
-    let host = raw.server.public_url.to_ascii_lowercase();
-    let host = host.trim_end_matches('/').rsplit("//").next().unwrap_or_default();
-    let domain = host.split(':').next().filter(|d| !d.is_empty()).unwrap_or("localhost");
-    let from = some(&raw.mail.from)
-        .unwrap_or_else(|| format!("\"{}\" <no-reply@{domain}>", raw.service.name.replace(['"', '\\'], "")));
-    let ca_file = some(&smtp.ca_file).map(PathBuf::from);
-    Ok(SmtpOptions { host: smtp.host.clone(), port: smtp.port, tls, login, ca_file, from })
-}
-
 /// The defaults, then the file, then the environment.
 ///
 /// # Errors
@@ -630,6 +609,14 @@ pub fn layers(
 mod tests {
     use super::*;
 
+    /// Whom mails are from.
+    fn from(settings: &Settings) -> String {
+        match &settings.mail.hops[0].way {
+            MailWay::Smtp(options) => options.from.clone(),
+            MailWay::Api(account) => account.from.to_string(),
+        }
+    }
+
     fn check(purpose: Purpose, text: &str) -> Result<Settings, String> {
         let mut layers = layers(None, []).unwrap();
         layers.text("pearlgate.toml", text).map_err(|e| e.to_string())?;
@@ -641,7 +628,7 @@ mod tests {
         let settings = check(Purpose::Dev, "").unwrap();
         assert_eq!(settings.hash_cost, (19_456, 2, 1));
         assert_eq!((settings.access_lifetime.as_secs(), settings.refresh_idle.as_secs()), (600, 2_592_000));
-        assert_eq!(settings.smtp.from, "\"Pearlgate\" <no-reply@localhost>");
+        assert_eq!(from(&settings), "\"Pearlgate\" <no-reply@localhost>");
         let whole = check(Purpose::Dev, DEFAULTS).unwrap();
         assert_eq!(format!("{whole:?}"), format!("{settings:?}"), "the file read as a file changes nothing");
         for section in ["server", "secrets", "hashing"] {
@@ -667,7 +654,7 @@ mod tests {
             (settings.public_url.as_str(), settings.public_host()),
             ("https://accounts.example.com", "accounts.example.com")
         );
-        assert_eq!(settings.smtp.from, "\"Pearlgate\" <no-reply@accounts.example.com>");
+        assert_eq!(from(&settings), "\"Pearlgate\" <no-reply@accounts.example.com>");
     }
 
     #[test]

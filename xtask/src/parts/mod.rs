@@ -30,6 +30,8 @@ pub(crate) struct Parts {
     pub(crate) provider_js: PathBuf,
     /// What signs in at one in a browser, for that Node.
     pub(crate) social_js: PathBuf,
+    /// What checks the signatures of webhooks, for that Node.
+    pub(crate) webhooks_js: PathBuf,
     /// The `openssl` command.
     pub(crate) openssl: PathBuf,
     /// The Python that has what `requirements.txt` names.
@@ -77,7 +79,8 @@ const NPM: Need = Need { what: "npm", package: "npm", find: || find("npm") };
 /// The programs that verify our tokens with software that is not ours.
 const FOREIGN: &str = "crates/pearlgate/tests/foreign";
 /// Those of them that are for Node, with what they share.
-const FOREIGN_JS: [&str; 5] = ["verify.mjs", "browser.mjs", "passkeys.mjs", "provider.mjs", "social.mjs"];
+const FOREIGN_JS: [&str; 6] =
+    ["verify.mjs", "browser.mjs", "passkeys.mjs", "provider.mjs", "social.mjs", "webhooks.mjs"];
 
 /// Finds everything; installs what is missing when we may, else says what to install.
 pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
@@ -100,6 +103,7 @@ pub(crate) fn make_sure(repo: &Repo) -> Outcome<Parts> {
         passkeys_js: foreign.join("passkeys.mjs"),
         provider_js: foreign.join("provider.mjs"),
         social_js: foreign.join("social.mjs"),
+        webhooks_js: foreign.join("webhooks.mjs"),
         openssl: OPENSSL.found()?,
         python: venv::make_sure(repo, &PYTHON.found()?)?,
         smtp: repo.part("smtp_server.py"),

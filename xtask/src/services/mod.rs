@@ -44,6 +44,7 @@ impl Services {
             ("PEARLGATE_TEST_PASSKEYS_JS", path(&parts.passkeys_js)),
             ("PEARLGATE_TEST_PROVIDER_JS", path(&parts.provider_js)),
             ("PEARLGATE_TEST_SOCIAL_JS", path(&parts.social_js)),
+            ("PEARLGATE_TEST_WEBHOOKS_JS", path(&parts.webhooks_js)),
             ("PEARLGATE_TEST_CA", path(&tls.ca)),
             ("PEARLGATE_TEST_CERT", path(&tls.cert)),
             ("PEARLGATE_TEST_KEY", path(&tls.key)),

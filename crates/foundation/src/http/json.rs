@@ -32,7 +32,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let headers = request.headers().clone();
         check_type(&headers)?;
-        let body = read_body(request).await?;
+        let body = read_body(request, MOST).await?;
         read_strict(&body).map(Self)
     }
 }
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let headers = request.headers().clone();
-        let body = read_body(request).await?;
+        let body = read_body(request, MOST).await?;
         if body.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -80,20 +80,24 @@ pub async fn read_form(request: Request) -> Result<Vec<u8>, Problem> {
         )
         .detail("Send the form as application/x-www-form-urlencoded."));
     }
-    read_body(request).await
+    read_body(request, MOST).await
 }
 
-async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
+/// A body of any type as it was sent, at most `most` bytes, under the same deadline as JSON.
+///
+/// # Errors
+/// A [`Problem`] for too much, or too slow.
+pub async fn read_body(request: Request, most: usize) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         Problem::new(413, "payload_too_large", "The body is too large")
-            .detail(format!("Send at most {} KiB.", MOST / 1024))
+            .detail(format!("Send at most {} KiB.", most / 1024))
     };
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > MOST) {
+    if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), MOST).collect()).await;
+    let collected = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), most).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes().into()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),

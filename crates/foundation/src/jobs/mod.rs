@@ -5,7 +5,9 @@
 //!   end of the lease and raises `fence`; a worker that was too slow finds its fence outdated and changes nothing.
 //! * A failed attempt is written into the row's history and tried again after a growing, jittered pause, until
 //!   the attempts or the deadline are used up; then the row moves to `dead_jobs` with its history.
-//! * `unique_key` is unique in the database: at most one such job waits or runs.
+//! * `unique_key` is unique in the database: at most one such job waits or runs. A job that is put [again](Queue::enqueue_again)
+//!   while it runs runs once more after that.
+//! * A lane has places of its own: what waits for somebody else's machine holds up nothing in another lane.
 
 mod schedule;
 mod store;
@@ -33,12 +35,20 @@ impl Entity for JobRow {
     const PREFIX: &'static str = "job";
 }
 
+/// A lane's name.
+pub type Lane = &'static str;
+
+/// The lane of whatever needs nobody else.
+pub const MAIN: Lane = "main";
+
 /// A kind of work, with the data that one piece of it needs.
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// Its stable name in the database.
     const KIND: &'static str;
     /// Attempts before it is given up.
     const MAX_ATTEMPTS: i64 = 25;
+    /// Where it waits: jobs of one lane hold up none of another.
+    const LANE: Lane = MAIN;
     /// How the pauses between attempts grow.
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(600) };
 }
@@ -52,6 +62,9 @@ pub enum JobError {
     /// It will never work.
     #[error("{0}")]
     Dead(String),
+    /// It was not tried: not before this time has passed. Counts as no attempt.
+    #[error("waits")]
+    Later(Duration),
 }
 
 impl From<db::Error> for JobError {
@@ -123,15 +136,41 @@ impl Queue {
     /// [`db::Error`] as every statement.
     pub fn enqueue<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<bool> {
         let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.enqueue_raw(tx, J::KIND, &payload, when)
+        self.put(tx, &store::INSERT, (J::KIND, J::LANE), &payload, when)
     }
 
-    fn enqueue_raw(&self, tx: &mut Tx<'_>, kind: &str, payload: &str, when: &When) -> db::Result<bool> {
+    /// Writes a job in this transaction, or sees to it that the one with its unique key runs once more when it runs
+    /// already: whatever this transaction stores is seen by a run that begins after it.
+    ///
+    /// # Errors
+    /// [`db::Error`] as every statement.
+    pub fn enqueue_again<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<()> {
+        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
+        self.put(tx, &store::INSERT_AGAIN, (J::KIND, J::LANE), &payload, when).map(|_| ())
+    }
+
+    /// The same, and the one with its unique key does not wait any longer: for what waits for another try.
+    ///
+    /// # Errors
+    /// [`db::Error`] as every statement.
+    pub fn enqueue_now<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<()> {
+        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
+        self.put(tx, &store::INSERT_NOW, (J::KIND, J::LANE), &payload, when).map(|_| ())
+    }
+
+    fn put(
+        &self,
+        tx: &mut Tx<'_>,
+        statement: &'static db::Statement,
+        (kind, lane): (&str, &str),
+        payload: &str,
+        when: &When,
+    ) -> db::Result<bool> {
         let id = Id::<JobRow>::new(&self.clock, &self.chance);
         let key = when.unique_key.clone().unwrap_or_else(|| id.to_string());
         let row: Option<(i64,)> = tx.opt(
-            &store::INSERT,
-            params![id, kind, key, payload, when.run_at, when.deadline, self.clock.now()],
+            statement,
+            params![id, kind, key, payload, when.run_at, when.deadline, self.clock.now(), lane],
         )?;
         tx.after_commit(self.wake.clone());
         Ok(row.is_some())

@@ -5,14 +5,31 @@ use crate::kernel::{Id, Timestamp};
 use crate::{record, statements};
 
 statements! {
-    INSERT = "INSERT INTO jobs (id, kind, unique_key, payload, run_at, deadline_at, created_at, attempts, fence, history)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, '[]') ON CONFLICT (unique_key) DO NOTHING RETURNING fence";
-    NEXT_DUE = "SELECT run_at FROM jobs ORDER BY run_at LIMIT 1";
+    INSERT = "INSERT INTO jobs (id, kind, unique_key, payload, run_at, deadline_at, created_at, attempts, fence, history,
+            lane, puts)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, '[]', $8, 0) ON CONFLICT (unique_key) DO NOTHING RETURNING fence";
+    INSERT_AGAIN = "INSERT INTO jobs (id, kind, unique_key, payload, run_at, deadline_at, created_at, attempts, fence,
+            history, lane, puts)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, '[]', $8, 0)
+        ON CONFLICT (unique_key) DO UPDATE SET puts = jobs.puts + 1 RETURNING fence";
+    /// One that runs now keeps its lease: it has an attempt that is not given back.
+    INSERT_NOW = "INSERT INTO jobs (id, kind, unique_key, payload, run_at, deadline_at, created_at, attempts, fence,
+            history, lane, puts)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, '[]', $8, 0)
+        ON CONFLICT (unique_key) DO UPDATE SET puts = jobs.puts + 1,
+            run_at = CASE WHEN jobs.attempts = 0 AND jobs.run_at > excluded.run_at THEN excluded.run_at
+                ELSE jobs.run_at END
+        RETURNING fence";
+    NEXT_DUE = "SELECT run_at FROM jobs WHERE lane = $1 ORDER BY run_at LIMIT 1";
     CLAIM = "UPDATE jobs SET fence = fence + 1, attempts = attempts + 1, run_at = $2
-        WHERE id IN (SELECT id FROM jobs WHERE run_at <= $1 ORDER BY run_at LIMIT $3 /*pg FOR UPDATE SKIP LOCKED */)
-        RETURNING id, kind, unique_key, payload, attempts, fence, deadline_at, history";
+        WHERE id IN (SELECT id FROM jobs WHERE lane = $4 AND run_at <= $1 ORDER BY run_at LIMIT $3
+            /*pg FOR UPDATE SKIP LOCKED */)
+        RETURNING id, kind, unique_key, payload, attempts, fence, deadline_at, history, lane, puts";
     HEARTBEAT = "UPDATE jobs SET run_at = $3 WHERE id = $1 AND fence = $2";
-    FINISH = "DELETE FROM jobs WHERE id = $1 AND fence = $2";
+    /// Unless it was put again while it ran ($3 is how often it had been when it began).
+    FINISH = "DELETE FROM jobs WHERE id = $1 AND fence = $2 AND puts = $3";
+    AGAIN = "UPDATE jobs SET run_at = $3, attempts = 0, history = '[]' WHERE id = $1 AND fence = $2";
+    DROP = "DELETE FROM jobs WHERE id = $1 AND fence = $2";
     RETRY = "UPDATE jobs SET run_at = $3, history = $4 WHERE id = $1 AND fence = $2";
     /// Gives the job back unharmed: the attempt did not count.
     RELEASE = "UPDATE jobs SET run_at = $3, attempts = attempts - 1 WHERE id = $1 AND fence = $2";
@@ -34,5 +51,7 @@ record! {
         pub(super) fence: i64,
         pub(super) deadline: Timestamp,
         pub(super) history: String,
+        pub(super) lane: String,
+        pub(super) puts: i64,
     }
 }

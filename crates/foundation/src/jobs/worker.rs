@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::store::{self, Claimed};
-use super::{Backoff, History, Job, JobError, Queue, When};
+use super::{Backoff, History, Job, JobError, Lane, Queue, When};
 use crate::db::{self, Db, Kind};
 use crate::kernel::Timestamp;
 use crate::params;
@@ -21,6 +21,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Other processes' jobs are found by looking; our own commits wake us.
 const POLL_SHARED: Duration = Duration::from_secs(1);
 const POLL_ALONE: Duration = Duration::from_secs(10);
+/// Of each lane.
 const MOST_AT_ONCE: usize = 8;
 /// How long a stop waits for running jobs before it gives them back.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ type Run = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<(), JobError
 #[derive(Clone)]
 struct Handler {
     run: Run,
+    lane: Lane,
     max_attempts: i64,
     backoff: Backoff,
     every: Option<(Duration, String)>,
@@ -58,9 +60,17 @@ impl Handlers {
         });
         self.0.insert(
             J::KIND,
-            Handler { run, max_attempts: J::MAX_ATTEMPTS, backoff: J::BACKOFF, every: None },
+            Handler { run, lane: J::LANE, max_attempts: J::MAX_ATTEMPTS, backoff: J::BACKOFF, every: None },
         );
         self
+    }
+
+    /// The lanes of what is done here.
+    fn lanes(&self) -> Vec<Lane> {
+        let mut lanes: Vec<Lane> = self.0.values().map(|handler| handler.lane).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        lanes
     }
 
     /// The registered kind `J` also runs by itself, `every` so often, in one of the processes that share the
@@ -106,6 +116,7 @@ impl Inner {
     async fn serve(self, mut stopped: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
         let mut held: HashMap<tokio::task::Id, Claimed> = HashMap::new();
+        let lanes = self.handlers.lanes();
         let mut seeded = false;
         let mut kept_at = self.queue.clock.now();
         let mut beat = tokio::time::interval(HEARTBEAT);
@@ -121,8 +132,7 @@ impl Inner {
                 self.heartbeat(held.values(), now).await;
                 kept_at = now;
             }
-            let room = MOST_AT_ONCE.saturating_sub(held.len());
-            let pause = match self.take(room, now).await {
+            let pause = match self.take(&lanes, &held, now).await {
                 Ok((jobs, pause)) => {
                     for job in jobs {
                         // A lease of our own that ran out while the database was away: the job still runs here,
@@ -162,18 +172,40 @@ impl Inner {
         if self.db.kind() == Kind::Postgres { POLL_SHARED } else { POLL_ALONE }
     }
 
-    /// Up to `room` jobs that are due, and how long to wait before looking again.
-    async fn take(&self, room: usize, now: Timestamp) -> db::Result<(Vec<Claimed>, Duration)> {
-        let next: Option<(Timestamp,)> = self.db.read_one(|tx| tx.opt(&store::NEXT_DUE, &[])).await?;
-        let Some((due,)) = next else { return Ok((Vec::new(), self.poll())) };
-        if due > now || room == 0 {
-            return Ok((Vec::new(), now.until(due).clamp(Duration::from_millis(5), self.poll())));
+    /// Jobs that are due, as many as there is room for in their lanes, and how long to wait before looking again.
+    async fn take(
+        &self,
+        lanes: &[Lane],
+        held: &HashMap<tokio::task::Id, Claimed>,
+        now: Timestamp,
+    ) -> db::Result<(Vec<Claimed>, Duration)> {
+        let room =
+            |lane: Lane| MOST_AT_ONCE.saturating_sub(held.values().filter(|job| job.lane == lane).count());
+        // A lane that is full is looked at when one of its jobs ends.
+        let open: Vec<(Lane, usize)> =
+            lanes.iter().map(|lane| (*lane, room(lane))).filter(|(_, room)| *room > 0).collect();
+        let asked = open.clone();
+        let next = self.db.read(move |tx| {
+            asked.iter().map(|(lane, _)| tx.opt::<(Timestamp,)>(&store::NEXT_DUE, params![lane])).collect()
+        });
+        let next: Vec<Option<(Timestamp,)>> = next.await?;
+        let due: Vec<(Lane, usize)> = (open.into_iter().zip(&next))
+            .filter(|(_, next)| next.is_some_and(|(at,)| at <= now))
+            .map(|(lane, _)| lane)
+            .collect();
+        if due.is_empty() {
+            let soonest = next.into_iter().flatten().map(|(at,)| now.until(at)).min().unwrap_or(self.poll());
+            return Ok((Vec::new(), soonest.clamp(Duration::from_millis(5), self.poll())));
         }
-        let most = i64::try_from(room).unwrap_or(1);
-        let jobs = self
-            .db
-            .write(move |tx| tx.all::<Claimed>(&store::CLAIM, params![now, now + LEASE, most]))
-            .await?;
+        let claimed = self.db.write(move |tx| {
+            let mut jobs = Vec::new();
+            for (lane, room) in &due {
+                let most = i64::try_from(*room).unwrap_or(1);
+                jobs.extend(tx.all::<Claimed>(&store::CLAIM, params![now, now + LEASE, most, lane])?);
+            }
+            Ok(jobs)
+        });
+        let jobs = claimed.await?;
         let pause = if jobs.is_empty() { Duration::from_millis(50) } else { Duration::from_millis(1) };
         Ok((jobs, pause))
     }
@@ -227,11 +259,16 @@ impl Inner {
         let handler = self.handlers.0.get(job.kind.as_str());
         let error = match outcome {
             Ok(()) => {
-                if tx.execute(&store::FINISH, params![job.id, job.fence])? == 0 {
-                    return Ok("outdated");
+                if tx.execute(&store::FINISH, params![job.id, job.fence, job.puts])? == 0 {
+                    let again = tx.execute(&store::AGAIN, params![job.id, job.fence, now])? == 1;
+                    return Ok(if again { "again" } else { "outdated" });
                 }
                 self.schedule_next(tx, job, handler)?;
                 return Ok("done");
+            }
+            Err(JobError::Later(pause)) if now + *pause <= job.deadline => {
+                tx.execute(&store::RELEASE, params![job.id, job.fence, now + *pause])?;
+                return Ok("later");
             }
             Err(error) => error,
         };
@@ -244,7 +281,7 @@ impl Inner {
         }
         let reason = error.to_string();
         if tx.execute(&store::BURY, params![job.id, job.fence, now, reason, history.to_text()])? == 1 {
-            tx.execute(&store::FINISH, params![job.id, job.fence])?;
+            tx.execute(&store::DROP, params![job.id, job.fence])?;
             self.schedule_next(tx, job, handler)?;
             tracing::warn!(job = %job.id, kind = job.kind, reason, "a job was given up");
         }
@@ -256,7 +293,7 @@ impl Inner {
         if job.unique_key == recurring_key(&job.kind) {
             let now = self.queue.clock.now();
             let when = When::now(now, FOREVER).at(now + *every).unique(job.unique_key.clone());
-            self.queue.enqueue_raw(tx, &job.kind, payload, &when)?;
+            self.queue.put(tx, &store::INSERT, (&job.kind, &job.lane), payload, &when)?;
         }
         Ok(())
     }
@@ -269,7 +306,7 @@ impl Inner {
                     let Some((every, payload)) = &handler.every else { continue };
                     let now = inner.queue.clock.now();
                     let when = When::now(now, FOREVER).at(now + *every).unique(recurring_key(kind));
-                    inner.queue.enqueue_raw(tx, kind, payload, &when)?;
+                    inner.queue.put(tx, &store::INSERT, (kind, handler.lane), payload, &when)?;
                 }
                 Ok(())
             })

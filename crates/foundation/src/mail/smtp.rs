@@ -9,6 +9,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
+use super::api::Said;
 use super::{BUDGET, Message};
 use crate::kernel::{Secret, WrongSetting, tls};
 use crate::outbound::CallError;
@@ -66,10 +67,16 @@ impl SmtpOptions {
     }
 
     fn sender(&self) -> Result<Mailbox, WrongSetting> {
-        self.from
-            .parse()
-            .map_err(|e| WrongSetting::new("mail.from", format!("is not \"Name <address>\": {e}")))
+        sender(&self.from)
     }
+}
+
+/// Whom mails are from: `Name <address>`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn sender(text: &str) -> Result<Mailbox, WrongSetting> {
+    text.parse().map_err(|e| WrongSetting::new("mail.from", format!("is not \"Name <address>\": {e}")))
 }
 
 impl Smtp {
@@ -91,37 +98,59 @@ impl Smtp {
         Ok(Self { transport: builder.build(), from })
     }
 
-    pub(super) async fn send(&self, message: &Message) -> Result<(), CallError> {
-        let mail = self.compose(message).map_err(CallError::Refused)?;
+    pub(super) async fn send(&self, message: &Message) -> Result<Said, CallError> {
+        let mail = compose(&self.from, message).map_err(CallError::Refused)?;
         match self.transport.send(mail).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Said::Taken(String::new())),
             // Not about this mail: our login is wrong or missing, and somebody will mend it.
             Err(e) if e.status().is_some_and(|code| [530, 534, 535, 538].contains(&u16::from(code))) => {
                 Err(CallError::Away(words(&e)))
+            }
+            Err(e) if e.is_permanent() && is_about_the_address(&words(&e)) => {
+                Ok(Said::NoSuchAddress(words(&e)))
             }
             Err(e) if e.is_permanent() => Err(CallError::Refused(words(&e))),
             Err(e) if e.is_timeout() => Err(CallError::Timeout("the mail server".into())),
             Err(e) => Err(CallError::Away(words(&e))),
         }
     }
+}
 
-    fn compose(&self, message: &Message) -> Result<lettre::Message, String> {
-        let to: lettre::Address = message.to.parse().map_err(|e| format!("the recipient's address: {e}"))?;
-        let part = |kind, body: &str| SinglePart::builder().header(kind).body(body.to_owned());
-        let body = MultiPart::alternative()
-            .singlepart(part(ContentType::TEXT_PLAIN, &message.text))
-            .singlepart(part(ContentType::TEXT_HTML, &message.html));
-        let header =
-            HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into());
-        lettre::Message::builder()
-            .from(self.from.clone())
-            .to(Mailbox::new(None, to))
-            .subject(&message.subject)
-            .message_id(Some(format!("<{}@{}>", message.id, self.from.email.domain())))
-            .raw_header(header)
-            .multipart(body)
-            .map_err(|e| e.to_string())
-    }
+fn compose(from: &Mailbox, message: &Message) -> Result<lettre::Message, String> {
+    let to: lettre::Address = message.to.parse().map_err(|e| format!("the recipient's address: {e}"))?;
+    let part = |kind, body: &str| SinglePart::builder().header(kind).body(body.to_owned());
+    let body = MultiPart::alternative()
+        .singlepart(part(ContentType::TEXT_PLAIN, &message.text))
+        .singlepart(part(ContentType::TEXT_HTML, &message.html));
+    let header = HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into());
+    lettre::Message::builder()
+        .from(from.clone())
+        .to(Mailbox::new(None, to))
+        .subject(&message.subject)
+        .message_id(Some(format!("<{}@{}>", message.id, from.email.domain())))
+        .raw_header(header)
+        .multipart(body)
+        .map_err(|e| e.to_string())
+}
+
+/// The whole message as it would go over SMTP (RFC 5322).
+///
+/// # Errors
+/// In words, when there is no such address.
+pub(super) fn mime(from: &Mailbox, message: &Message) -> Result<Vec<u8>, String> {
+    compose(from, message).map(|mail| mail.formatted())
+}
+
+/// Whether a refusal says that there is nobody at the address (RFC 3463 §3.2 and §3.3). A bare 550 may mean anything.
+fn is_about_the_address(words: &str) -> bool {
+    ["5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"].iter().any(|status| {
+        words.match_indices(status).any(|(at, _)| {
+            let before = words.get(..at).and_then(|text| text.chars().next_back());
+            let after = words.get(at + status.len()..).and_then(|text| text.chars().next());
+            let apart = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_digit() && c != '.');
+            apart(before) && apart(after)
+        })
+    })
 }
 
 fn protection(options: &SmtpOptions) -> Result<Tls, WrongSetting> {
@@ -147,4 +176,19 @@ fn protection(options: &SmtpOptions) -> Result<Tls, WrongSetting> {
 fn words(e: &lettre::transport::smtp::Error) -> String {
     use std::error::Error as _;
     e.source().map_or_else(|| e.to_string(), |source| format!("{e}: {source}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_said_of_the_address_is_held_against_it() {
+        for words in ["permanent error (550): 5.1.1 no such user", "550 #5.1.10 (unknown)", "5.2.1"] {
+            assert!(is_about_the_address(words), "{words}");
+        }
+        for words in ["550 5.7.1 blocked", "550 no", "550 5.1.11 x", "15.1.1", "554 5.1.1.2"] {
+            assert!(!is_about_the_address(words), "{words}");
+        }
+    }
 }

@@ -54,15 +54,24 @@ pub(super) struct Breaker {
 impl Breaker {
     /// Whether a call may be made now; while open, one at a time once the pause is over.
     pub(super) fn admits(&mut self, patience: &Patience, now: Timestamp) -> Option<Pass> {
-        let Some(until) = self.open_until else { return Some(Pass::Ordinary) };
-        // A clock that was put back does not make a pause longer than it may be.
-        let over = now >= until || until > now + patience.longest;
-        if !over || self.trying.is_some() {
+        if self.refuses(patience, now) {
             return None;
+        }
+        if !self.is_open() {
+            return Some(Pass::Ordinary);
         }
         self.tries += 1;
         self.trying = Some(self.tries);
         Some(Pass::Try(self.tries))
+    }
+
+    /// Whether a call would not be let through.
+    pub(super) fn refuses(&self, patience: &Patience, now: Timestamp) -> bool {
+        self.open_until.is_some_and(|until| {
+            // A clock that was put back does not make a pause longer than it may be.
+            let over = now >= until || until > now + patience.longest;
+            !over || self.trying.is_some()
+        })
     }
 
     /// How a call went. A pause is between three quarters of what it may be and all of it.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +14,9 @@ use crate::kernel::{Clock, Entropy, Timestamp};
 
 /// How late the `slow` fault answers: after ten seconds, and later than any budget.
 const SLOW: Duration = Duration::from_millis(10_500);
+
+/// What was not called for so long says nothing of how it is any more.
+const HEARD_OF: Duration = Duration::from_secs(2 * 3_600);
 
 /// What a dependency is and what it may cost.
 #[derive(Debug, Clone)]
@@ -42,6 +45,9 @@ pub enum CallError {
     /// It answered, and the answer is no: trying again changes nothing. Counts as healthy.
     #[error("{0}")]
     Refused(String),
+    /// It was not asked: it is left alone for a moment, or too many wait for it.
+    #[error("{0}")]
+    Spared(String),
 }
 
 /// How a dependency is.
@@ -75,21 +81,55 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     chance: Entropy,
-    switch: Switch,
+    switch: Arc<Switch>,
     seen: Mutex<Seen>,
     breaker: Mutex<Breaker>,
     places: Semaphore,
     spared: AtomicU64,
+    /// Those that share this name. One that nobody holds any more is forgotten.
+    branches: Mutex<Vec<Weak<Inner>>>,
+    /// What this is one of several of, and which one: for the log.
+    root: Option<(Dependency, String)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seen {
     up: Option<bool>,
     since: Timestamp,
+    at: Timestamp,
     last_error: String,
 }
 
+impl Seen {
+    fn nothing(now: Timestamp) -> Self {
+        Self { up: None, since: now, at: now, last_error: String::new() }
+    }
+}
+
 impl Dependency {
+    /// One of several under this name, with a breaker and places of its own: what is done about one that is away holds
+    /// for that one alone. Their name is down while one of them is.
+    #[must_use]
+    pub fn branch(&self, label: &str, patience: Patience, at_a_time: usize) -> Self {
+        let root = &self.0;
+        let branch = Self(Arc::new(Inner {
+            settings: Settings { patience: Some(patience), at_a_time, ..root.settings.clone() },
+            clock: root.clock.clone(),
+            chance: root.chance.clone(),
+            switch: root.switch.clone(),
+            seen: Mutex::new(Seen::nothing(root.clock.now())),
+            breaker: Mutex::default(),
+            places: Semaphore::new(at_a_time),
+            spared: AtomicU64::new(0),
+            branches: Mutex::default(),
+            root: Some((self.clone(), label.to_owned())),
+        }));
+        let mut branches = root.branches.lock().unwrap_or_else(PoisonError::into_inner);
+        branches.retain(|one| one.strong_count() > 0);
+        branches.push(Arc::downgrade(&branch.0));
+        branch
+    }
+
     /// Runs `call` within the dependency's time budget and remembers how it went.
     ///
     /// # Errors
@@ -132,6 +172,18 @@ impl Dependency {
         outcome
     }
 
+    /// Whether a call would not be made now.
+    pub fn is_left_alone(&self) -> bool {
+        let Some(patience) = self.0.settings.patience.as_ref() else { return false };
+        let breaker = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        breaker.refuses(patience, self.0.clock.now())
+    }
+
+    /// A call was not even begun because it would not be made.
+    pub fn note_spared(&self) {
+        let _ = self.spared("for a moment nobody asks");
+    }
+
     fn admitted(&self) -> Result<Asked<'_>, CallError> {
         let Some(patience) = self.0.settings.patience.as_ref() else {
             return Ok(Asked { inner: &self.0, pass: None });
@@ -149,7 +201,7 @@ impl Dependency {
         self.0.spared.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("outbound_calls_total", "dependency" => name.clone(), "outcome" => "spared")
             .increment(1);
-        CallError::Away(format!("{why} {name}"))
+        CallError::Spared(format!("{why} {name}"))
     }
 
     async fn faulty<T>(&self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
@@ -169,37 +221,55 @@ impl Dependency {
 
     fn remember(&self, error: Option<&CallError>) {
         let error = error.filter(|e| !matches!(e, CallError::Refused(_)));
+        let (up, now, name) = (error.is_none(), self.0.clock.now(), &self.0.settings.name);
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let up = error.is_none();
-        let gauge = metrics::gauge!("outbound_up", "dependency" => self.0.settings.name.clone());
-        gauge.set(if up { 1.0 } else { 0.0 });
-        if seen.up != Some(up) {
-            (seen.up, seen.since) = (Some(up), self.0.clock.now());
-            let name = &self.0.settings.name;
-            #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact in a float")]
-            let since = seen.since.seconds() as f64;
-            metrics::gauge!("outbound_since_seconds", "dependency" => name.clone()).set(since);
-            match error {
-                Some(error) => tracing::warn!(dependency = name, %error, "a dependency went away"),
-                None => tracing::info!(dependency = name, "a dependency answers"),
-            }
+        let news = seen.up != Some(up);
+        if news {
+            (seen.up, seen.since) = (Some(up), now);
         }
+        seen.at = now;
         if let Some(error) = error {
             seen.last_error = error.to_string().chars().take(300).collect();
         }
+        drop(seen);
+        let (root, part) = self.0.root.as_ref().map_or((self, ""), |(root, part)| (root, part.as_str()));
+        if news {
+            match error {
+                Some(error) => tracing::warn!(dependency = name, part, %error, "a dependency went away"),
+                None => tracing::info!(dependency = name, part, "a dependency answers"),
+            }
+        }
+        let health = root.health();
+        metrics::gauge!("outbound_up", "dependency" => name.clone()).set(if health.state == "up" {
+            1.0
+        } else {
+            0.0
+        });
+        #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact in a float")]
+        let since = health.since.seconds() as f64;
+        metrics::gauge!("outbound_since_seconds", "dependency" => name.clone()).set(since);
     }
 
     /// How it is.
     pub fn health(&self) -> Health {
-        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let branches = self.0.branches.lock().unwrap_or_else(PoisonError::into_inner);
+        let branches: Vec<Arc<Inner>> = branches.iter().filter_map(Weak::upgrade).collect();
+        let now = self.0.clock.now();
+        let of = |inner: &Inner| inner.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let spared = |inner: &Inner| inner.spared.load(Ordering::Relaxed);
+        // The worst of them, and of those the one that has been so for longest.
+        let heard_of = branches.iter().map(|one| of(one)).filter(|seen| seen.at + HEARD_OF >= now);
+        let all = std::iter::once(of(&self.0)).chain(heard_of);
+        let worst = |seen: &Seen| (seen.up.map_or(2, i32::from), seen.since);
+        let seen = all.min_by_key(worst).unwrap_or_else(|| of(&self.0));
         let away = seen.up == Some(false);
         Health {
             name: self.0.settings.name.clone(),
             state: seen.up.map_or("unknown", |up| if up { "up" } else { "down" }),
             since: seen.since,
-            last_error: seen.last_error.clone(),
+            last_error: seen.last_error,
             degraded: if away { self.0.settings.degraded } else { "" },
-            short_circuited: self.0.spared.load(Ordering::Relaxed),
+            short_circuited: spared(&self.0) + branches.iter().map(|one| spared(one)).sum::<u64>(),
         }
     }
 }
@@ -245,16 +315,18 @@ impl Dependencies {
 
     /// Adds one and gives the handle through which it is called.
     pub fn add(&self, settings: Settings) -> Dependency {
-        let seen = Seen { up: None, since: self.clock.now(), last_error: String::new() };
+        let seen = Seen::nothing(self.clock.now());
         let inner = Inner {
             places: Semaphore::new(settings.at_a_time),
             spared: AtomicU64::new(0),
             settings,
             clock: self.clock.clone(),
             chance: self.chance.clone(),
-            switch: Switch::default(),
+            switch: Arc::default(),
             seen: Mutex::new(seen),
             breaker: Mutex::default(),
+            branches: Mutex::default(),
+            root: None,
         };
         let dependency = Dependency(Arc::new(inner));
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push(dependency.clone());

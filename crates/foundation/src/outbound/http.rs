@@ -27,6 +27,8 @@ pub struct Asking {
     cap: usize,
     /// Where it may go; none when whoever operates the server has named the address.
     private: Option<Private>,
+    /// Whether whoever is asked learns for which request.
+    traced: bool,
     /// Whether anything was asked in this conversation: one in which nothing was says nothing of the dependency.
     asked: Arc<AtomicBool>,
 }
@@ -87,6 +89,27 @@ impl HttpClient {
         self.dependency.call_if(talk(asking), || asked.load(Ordering::SeqCst)).await
     }
 
+    /// Whoever is asked learns nothing of the request that it is for.
+    #[must_use]
+    pub fn untraced(mut self) -> Self {
+        self.asking.traced = false;
+        self
+    }
+
+    /// The same client for another dependency: connections are shared, what is known of it is not.
+    #[must_use]
+    pub fn behind(&self, dependency: Dependency) -> Self {
+        Self { dependency, asking: self.asking.clone() }
+    }
+
+    /// Whether this client would go to an address.
+    ///
+    /// # Errors
+    /// In words, why not.
+    pub fn admits(&self, url: &reqwest::Url) -> Result<(), CallError> {
+        self.asking.admits(url)
+    }
+
     /// How the dependency is.
     pub fn dependency(&self) -> &Dependency {
         &self.dependency
@@ -113,7 +136,7 @@ impl Asking {
             builder = builder.dns_resolver(Arc::new(Guarded(private.clone())));
         }
         let client = builder.build().map_err(|e| e.to_string())?;
-        Ok(Self { client, cap, private, asked: Arc::default() })
+        Ok(Self { client, cap, traced: private.is_some(), private, asked: Arc::default() })
     }
 
     /// Whether this client would go to an address: for one that somebody's browser is sent to.
@@ -153,10 +176,22 @@ impl Asking {
     ) -> Result<Answer, CallError> {
         let body = form.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
         let body = body.collect::<Vec<_>>().join("&");
-        let request =
-            self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body);
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        self.post(url, &[&form, headers].concat(), body.into()).await
+    }
+
+    /// POST of anything; its type is among the headers.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, CallError> {
         // Whether it was done there is not known when the connection breaks: it is not asked again.
-        Ok(self.send(request, headers).await?)
+        Ok(self.send(self.client.post(url).body(body), headers).await?)
     }
 
     async fn send(
@@ -171,7 +206,7 @@ impl Asking {
         };
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         // Only whoever may be our operator's own: others learn nothing that they were not asked.
-        let request = match trace::request().filter(|_| self.private.is_some()) {
+        let request = match trace::request().filter(|_| self.traced) {
             Some(id) => request.header("traceparent", traceparent(id)),
             None => request,
         };

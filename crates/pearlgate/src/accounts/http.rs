@@ -26,6 +26,19 @@ pub struct Me {
     /// What the application keeps.
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
+    /// What the person should know: nothing, mostly.
+    notices: Vec<Notice>,
+}
+
+/// Something that a person should know about their account.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Notice {
+    /// `email_unreachable`: mail does not reach them.
+    code: String,
+    /// In words.
+    message: String,
+    /// Since when.
+    since: String,
 }
 
 impl Me {
@@ -34,8 +47,21 @@ impl Me {
             user: current.row.user(),
             locale: current.row.locale.clone(),
             metadata: serde_json::from_str(&current.row.metadata).unwrap_or_default(),
+            notices: notices(current),
         }
     }
+}
+
+fn notices(current: &Current) -> Vec<Notice> {
+    if current.row.unreachable_since.micros() == 0 {
+        return Vec::new();
+    }
+    let message = format!(
+        "We cannot reach you at {}: mail comes back. Make the mailbox work again, or change the address.",
+        current.row.address
+    );
+    let since = current.row.unreachable_since.to_string();
+    vec![Notice { code: "email_unreachable".into(), message, since }]
 }
 
 /// What to change of one's profile; what is not given stays as it is.

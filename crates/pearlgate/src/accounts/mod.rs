@@ -6,5 +6,5 @@ mod model;
 mod store;
 
 pub use flow::{find, sign_out, suspend, unsuspend};
-pub use model::{DisplayName, EmailAddress, Locale, Metadata, User, UserRow};
+pub use model::{DisplayName, EmailAddress, Locale, Metadata, User, UserRow, address_key};
 pub use store::STATEMENTS;

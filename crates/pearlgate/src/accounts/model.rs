@@ -77,6 +77,12 @@ impl EmailAddress {
     }
 }
 
+/// How an address is compared with others, also one that nobody could register with today.
+pub fn address_key(text: &str) -> String {
+    EmailAddress::parse("email", text)
+        .map_or_else(|_| text.trim().to_lowercase(), |address| address.key().to_owned())
+}
+
 /// What a person wants to be called: at most 100 characters on one line, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DisplayName(pub String);

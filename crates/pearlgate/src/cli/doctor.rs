@@ -8,7 +8,7 @@ use foundation::db::MigrationState;
 use super::{Common, Failure, block_on, layers, lenient, say};
 use crate::app::MIGRATIONS;
 use crate::server::open_database;
-use crate::settings::{Purpose, Settings};
+use crate::settings::{MailHop, MailWay, Purpose, Settings};
 
 pub(super) fn run(common: &Common) -> Result<ExitCode, Failure> {
     let checked = layers(common).and_then(|layers| Settings::check(&layers, Purpose::Production));
@@ -18,10 +18,21 @@ pub(super) fn run(common: &Common) -> Result<ExitCode, Failure> {
     );
     let settings = lenient(common)?;
     well &= report("data directory", directory(&settings));
-    let (database, mail) = block_on(async { (database(&settings).await, mail(&settings).await) })?;
-    well &= report("database", database);
-    well &= report("mail server", mail);
+    let found = block_on(async {
+        let mut found = vec![("database".to_owned(), database(&settings).await)];
+        for hop in &settings.mail.hops {
+            found.push((mail_name(&hop.name), mail(hop).await));
+        }
+        found
+    })?;
+    for (what, found) in found {
+        well &= report(&what, found);
+    }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn mail_name(name: &str) -> String {
+    if name == "primary" { "mail server".to_owned() } else { format!("mail provider {name}") }
 }
 
 fn report(what: &str, found: Result<String, String>) -> bool {
@@ -59,14 +70,20 @@ async fn database(settings: &Settings) -> Result<String, String> {
     Ok(format!("{:?} answers, {} migrations applied, {pending} pending", db.kind(), status.len() - pending))
 }
 
-async fn mail(settings: &Settings) -> Result<String, String> {
-    let place = format!("{}:{}", settings.smtp.host, settings.smtp.port);
+async fn mail(hop: &MailHop) -> Result<String, String> {
+    let MailWay::Smtp(smtp) = &hop.way else {
+        return Ok("has what it needs; nobody is asked before there is a mail".into());
+    };
+    let place = format!("{}:{}", smtp.host, smtp.port);
+    let away = "Mail goes to the next in mail.chain, or waits until it answers";
     let connecting = tokio::net::TcpStream::connect(place.clone());
     match tokio::time::timeout(Duration::from_secs(5), connecting).await {
         Ok(Ok(_)) => Ok(format!("{place} accepts connections")),
-        Ok(Err(e)) => Err(format!("{place}: {e}. Mail waits until it answers; set mail.smtp.host and port.")),
-        Err(_) => {
-            Err(format!("{place} does not answer. Mail waits until it does; set mail.smtp.host and port."))
-        }
+        Ok(Err(e)) => Err(format!(
+            "{place}: {e}. {away}; set its host and port (mail.smtp, or its section in mailers)."
+        )),
+        Err(_) => Err(format!(
+            "{place} does not answer. {away}; set its host and port (mail.smtp, or its section in mailers)."
+        )),
     }
 }

@@ -11,6 +11,7 @@ use crate::federation;
 use crate::server::{master_keys, open_database};
 use crate::sessions::{KeyKeeper, Rotated};
 use crate::transfer;
+use crate::webhooks;
 
 pub(super) fn generate() -> Result<ExitCode, Failure> {
     say(&BASE64.encode(&Entropy::System.bytes::<32>()));
@@ -73,8 +74,10 @@ pub(super) fn reseal(common: &Common) -> Result<ExitCode, Failure> {
         let factors = transfer::reseal_factors(&open.db, &open.sealer).await.map_err(Failure::Other)?;
         let reseal_providers = federation::reseal_providers(&open.db, &open.sealer);
         let providers = reseal_providers.await.map_err(Failure::Other)?;
+        let reseal_webhooks = webhooks::reseal_webhooks(&open.db, &open.sealer);
+        let webhooks = reseal_webhooks.await.map_err(Failure::Other)?;
         say(&format!(
-            "{keys} signing keys, {factors} second factors and {providers} providers are sealed under the current master key now."
+            "{keys} signing keys, {factors} second factors, {providers} providers and {webhooks} webhook secrets are sealed under the current master key now."
         ));
         say(
             "What else was made under an old one is short-lived: codes in mails and mails that wait (3 days), refresh tokens (tokens.refresh_idle), and what makes a device a known one (until it signs in again).",

@@ -2,15 +2,18 @@
 
 mod breach;
 mod doctor;
+mod drill;
 mod hash;
 mod keys;
 mod limits;
+mod mail;
 mod migrate;
 mod people;
 mod progress;
 mod provider;
 mod serve;
 mod user;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,9 +81,157 @@ enum Command {
     /// Who else signs people in: Google, GitHub, any OpenID provider
     #[command(subcommand)]
     Provider(Provider),
+    /// What became of mails, and addresses that are left alone
+    #[command(subcommand)]
+    Mail(Mail),
+    /// Applications that are told what happens to people
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Limits and lockout
     #[command(subcommand)]
     Limits(Limits),
+    /// Break what the server depends on while people use it, and say what failed
+    Drill(Drill),
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Without --url it starts a server of its own in dev mode and throws it away. Exit 0: nothing failed and everything \
+recovered; 1: not so, or the drill could not be done. The database part has a PostgreSQL of its own, if this machine has one.")]
+struct Drill {
+    /// A server in dev mode that runs already
+    #[arg(long, value_name = "URL", value_parser = drill::address)]
+    url: Option<String>,
+    /// How many people are signed in and active [default: 12000; 200 with --short; 50 with --url]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    people: Option<u32>,
+    /// Less of everything, in under a minute
+    #[arg(long)]
+    short: bool,
+    /// Print one JSON document instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Leave out the part about the database
+    #[arg(long)]
+    skip_database: bool,
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+What became of a mail is remembered for 30 days: waiting, sent (a provider took it), delivered, bounced or complained (the \
+provider told so afterwards, if mailers.NAME.events_secret is set), suppressed (its address is left alone), given_up (of no \
+use any more before anybody took it).")]
+enum Mail {
+    /// The newest mails, or those to one address
+    List {
+        /// To whom
+        #[arg(long, value_name = "ADDRESS")]
+        to: Option<String>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u16,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// One mail
+    Show {
+        /// Its id (mail_…)
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Addresses that are left alone because nobody could be reached there
+    Suppressions {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u16,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write to such an address again
+    Lift {
+        /// The address
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+Messages are signed as Standard Webhooks 1.0 has it; libraries that check them exist for most languages. An event is tried \
+for three days, each person's in their order, and may come twice: its webhook-id stays the same. What is changed here holds \
+for every server on the same database.")]
+enum Webhook {
+    /// Show them all
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell an application what happens from now on; shows the secret that its messages are signed with, once
+    Add {
+        /// Where it is told: https, and public unless webhooks.private_hosts names it
+        url: String,
+        /// What it wants to be told of, with commas between: such as user.created,session.ended; * for everything
+        #[arg(long, value_name = "TYPES", default_value = "*")]
+        events: String,
+        /// What it is, for whoever looks at the list
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell it nothing any more
+    Remove {
+        /// Its id (whk_…)
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give it another secret; messages are signed with both for a day
+    Rotate {
+        /// Its id (whk_…)
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell it nothing for now; what happens waits
+    Pause {
+        /// Its id (whk_…)
+        id: String,
+        /// Why, for whoever looks at the list
+        #[arg(long, value_name = "TEXT", default_value = "paused")]
+        reason: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell it again, and what happened meanwhile
+    Resume {
+        /// Its id (whk_…)
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What came of the newest messages
+    Deliveries {
+        /// Its id (whk_…)
+        id: String,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u16,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell it again what happened, also what was given up
+    Replay {
+        /// Its id (whk_…)
+        id: String,
+        /// From when on: a time (2026-11-26T09:00:00Z), how long ago (2h), or an event (msg_…)
+        #[arg(long, value_name = "WHEN")]
+        since: String,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Subcommand)]
@@ -386,6 +537,9 @@ pub fn run() -> ExitCode {
         Command::Keys(Keys::Reseal(common)) => keys::reseal(&common),
         Command::User(command) => user::run(&command),
         Command::Provider(command) => provider::run(&command),
+        Command::Webhook(command) => webhook::run(&command),
+        Command::Mail(command) => mail::run(&command),
+        Command::Drill(options) => drill::run(&options),
         Command::Limits(command) => limits::run(&command),
         Command::Config(Config::Show { default, common }) => show(default, &common),
         Command::Breach(Breach::Build(options)) => breach::build(&options),

@@ -22,6 +22,7 @@ use crate::errors;
 use crate::limits::{self, FACTOR_CHANGES};
 use crate::mailed;
 use crate::sessions::{self, Current, Proof};
+use crate::webhooks;
 
 /// How long an app may be set up after it was begun.
 const SETTING_UP: Duration = Duration::from_secs(600);
@@ -360,6 +361,9 @@ pub fn disavow(
     let mut gone = tx.opt::<(Timestamp,)>(&store::REMOVE_NEW, params![user, since])?.is_some();
     for remove in [&store::REMOVE_NEW_PASSKEYS, &store::REMOVE_NEW_CODES] {
         gone |= tx.execute(remove, params![user, since])? > 0;
+    }
+    if gone {
+        webhooks::tell(tx, app, user, "mfa.changed", &json!({ "change": "factors_disowned" }))?;
     }
     mailed::kill_halves(tx, user)?;
     without_factor(tx, app, user, from)?;

@@ -24,6 +24,7 @@ use crate::mfa;
 use crate::passwords::{self, About, Unfit};
 use crate::registration;
 use crate::sessions::{self, EndReason};
+use crate::webhooks;
 
 /// A mail that somebody waits for in front of a form.
 const WAITED_FOR: Duration = Duration::from_secs(900);
@@ -280,11 +281,13 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
         passwords::demand_change(tx, user, None, "not_me", now)?;
         if back {
+            webhooks::tell(tx, &inner, user, "user.updated", &json!({ "fields": ["email"] }))?;
             mail_reset(tx, &inner, user, "password_reset")?;
         } else {
             // Somebody else has proven the address by now, so the account stays at the one that was disavowed: nobody
             // gets in by that mailbox until an operator has looked.
             tx.execute(&store::SUSPEND, params![user, "disavowed by its former address", now])?;
+            webhooks::tell(tx, &inner, user, "user.suspended", &json!({}))?;
         }
         inner.audit_own(tx, user, "disavowed", from, json!({ "address_restored": back }))?;
         Ok(if back { Disavowed::Restored } else { Disavowed::Suspended })

@@ -1,7 +1,7 @@
 //! Registration over HTTP.
 
 use axum::Json as JsonAnswer;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use foundation::http::Json;
 use foundation::kernel::{FieldError, Id, Problem, Secret};
@@ -196,4 +196,22 @@ pub async fn resend_verification(
         flow::resend(&app, email, &key).await?;
     }
     Ok((StatusCode::ACCEPTED, JsonAnswer(Resent { status: "verification_required" })))
+}
+
+/// How it is with mail in general.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Waiting {
+    /// `sent`, or `slow` when no provider has taken mail for a minute: then it comes later, by itself.
+    mail: &'static str,
+}
+
+/// Is the mail on its way
+///
+/// For a page on which somebody waits. The answer is the same for every id: it tells whether mail in general is slow.
+#[utoipa::path(get, path = "/v1/auth/verifications/{id}", tag = "registration",
+    params(("id" = String, Path, description = "the verification_id")),
+    responses((status = 200, body = Waiting), (status = "4XX", body = crate::openapi::ProblemDocument)))]
+pub async fn waiting(State(app): State<App>, Path(id): Path<String>) -> Result<JsonAnswer<Waiting>, Problem> {
+    id.parse::<Id<VerificationRow>>().map_err(|_| Problem::not_found())?;
+    Ok(JsonAnswer(Waiting { mail: if app.postman.is_slow() { "slow" } else { "sent" } }))
 }

@@ -17,6 +17,7 @@ use super::store::{self, Ended, SessionUser};
 use super::visit::Visit;
 use crate::accounts::UserRow;
 use crate::app::App;
+use crate::webhooks;
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
 pub(super) const NOTICE: Duration = Duration::from_secs(72 * 3600);
@@ -362,6 +363,9 @@ pub fn end_others(
     tx.execute(&store::REMEMBER_ENDS, params![user, kept, reason.as_str(), now])?;
     let ended: Vec<(Id<SessionRow>,)> = tx.all(&store::END_OTHERS, params![user, kept])?;
     tx.after_commit(app.ended.clone());
+    if !ended.is_empty() {
+        tell_ended(tx, app, user, ended.iter().map(|(session,)| *session), reason)?;
+    }
     if ended.len() > TOLD_ONE_BY_ONE {
         let details = json!({ "count": ended.len(), "reason": reason.as_str() });
         return app.audit(tx, &Stream::of(user), "sessions_ended", from, details);
@@ -383,11 +387,30 @@ pub(super) fn remember(
     let kept_until = ended.expires_at.min(now + app.settings.refresh_idle);
     tx.execute(&store::REMEMBER_END, params![ended.id, ended.user_id, reason.as_str(), now, kept_until])?;
     tx.after_commit(app.ended.clone());
+    tell_ended(tx, app, ended.user_id, [ended.id], reason)?;
     let details = json!({ "session": ended.id, "reason": reason.as_str() });
     if matches!(reason, EndReason::LoggedOut | EndReason::SessionLimit) {
         return app.audit_own(tx, ended.user_id, "session_ended", from, details);
     }
     app.audit(tx, &Stream::of(ended.user_id), "session_ended", from, details)
+}
+
+/// Applications are told of it once, however many there are.
+fn tell_ended(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    sessions: impl IntoIterator<Item = Id<SessionRow>>,
+    reason: EndReason,
+) -> db::Result<()> {
+    let sessions: Vec<_> = sessions.into_iter().collect();
+    webhooks::tell(
+        tx,
+        app,
+        user,
+        "session.ended",
+        &json!({ "session_ids": sessions, "reason": reason.as_str() }),
+    )
 }
 
 /// Ends a session; nothing happens when it is over already.

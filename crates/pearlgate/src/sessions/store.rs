@@ -47,7 +47,8 @@ statements! {
             s.idle, s.aal, s.amr, s.device_id, s.device_name, s.factor_at,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = s.user_id) THEN 2
                 WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
-                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT)
+                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT),
+            COALESCE((SELECT m.since FROM mail_suppressions m WHERE m.recipient = e.address_key AND m.until > $2), 0)
         FROM sessions s JOIN users u ON u.id = s.user_id JOIN user_emails e ON e.user_id = s.user_id
         WHERE s.id = $1 AND s.expires_at > $2
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
@@ -60,6 +61,7 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = s.user_id) THEN 2
                 WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT),
+            COALESCE((SELECT m.since FROM mail_suppressions m WHERE m.recipient = e.address_key AND m.until > $2), 0),
             CAST(CASE WHEN r.current_digest = $3 AND r.previous_digest <> r.current_digest AND r.rotated_at < $4
                 THEN 1 ELSE 0 END AS BIGINT)
         FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN users u ON u.id = s.user_id
@@ -90,7 +92,8 @@ statements! {
             (SELECT s.factor_at FROM sessions s WHERE s.id = refresh_tokens.session_id),
             CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = refresh_tokens.user_id) THEN 2
                 WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = refresh_tokens.user_id) THEN 0
-                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = refresh_tokens.user_id) THEN 2 ELSE 1 END AS BIGINT)";
+                WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = refresh_tokens.user_id) THEN 2 ELSE 1 END AS BIGINT),
+            CAST(0 AS BIGINT)";
     /// Locks a session for the decision about a token that is not the current one, as ending it does. What is
     /// decided is read by the next statement: one that waited for its lock sees what was there before it waited.
     LOCK = "SELECT user_id FROM sessions WHERE id = $1 /*pg FOR UPDATE */";
@@ -268,6 +271,8 @@ record! {
         /// What the person's account can show: 0 without a second factor, 1 with an app, 2 with a passkey, or with an app and
         /// a password.
         pub strength: i64,
+        /// Since when mail does not reach them; 0 when it does, or where nobody asked.
+        pub unreachable_since: Timestamp,
     }
 }
 
@@ -277,7 +282,7 @@ pub(super) struct ByToken(pub(super) SessionUser, pub(super) bool);
 
 impl FromRow for ByToken {
     fn from_row(row: &Row<'_>) -> foundation::db::Result<Self> {
-        row.expect_width(19)?;
+        row.expect_width(20)?;
         let session = SessionUser {
             user_id: row.get(0)?,
             address: row.get(1)?,
@@ -297,8 +302,9 @@ impl FromRow for ByToken {
             device_name: row.get(15)?,
             factor_at: row.get(16)?,
             strength: row.get(17)?,
+            unreachable_since: row.get(18)?,
         };
-        Ok(Self(session, row.get(18)?))
+        Ok(Self(session, row.get(19)?))
     }
 }
 

@@ -35,12 +35,14 @@ pub(super) fn read(
     let pretend = dev.then(|| Ok(Arc::new(Provider::pretend())));
     Ok(FederationSettings {
         return_origins: origins(layers, "federation.return_origins", &raw.return_origins)?,
-        private: Private {
-            hosts: raw.private_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
-            loopback: dev,
-        },
+        private: private(&raw.private_hosts, dev),
         providers: pretend.into_iter().chain(checked).collect::<Result<_, _>>()?,
     })
+}
+
+/// Hosts of one's own; in dev mode this machine is one.
+pub(super) fn private(hosts: &[String], dev: bool) -> Private {
+    Private { hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(), loopback: dev }
 }
 
 /// A provider that is added while the server runs: the same keys as in its section of the settings.

@@ -17,6 +17,7 @@ pub struct Raw {
     pub database: RawDatabase,
     pub secrets: RawSecrets,
     pub mail: RawMail,
+    pub mailers: BTreeMap<String, RawMailer>,
     pub tokens: RawTokens,
     pub mfa: RawMfa,
     pub passkeys: RawPasskeys,
@@ -32,6 +33,7 @@ pub struct Raw {
     pub lockout: RawLockout,
     pub alarms: RawAlarms,
     pub redis: RawRedis,
+    pub webhooks: RawWebhooks,
     pub email_change: RawEmailChange,
     pub passwords: RawPasswords,
     pub hashing: RawHashing,
@@ -62,14 +64,32 @@ section!(RawService { name: String });
 section!(RawData { dir: PathBuf });
 section!(RawDatabase { url: String, ca_file: String, connections: usize });
 section!(RawSecrets { master_key: Secret, old_master_keys: Vec<Secret> });
-section!(RawMail { from: String, smtp: RawSmtp });
+section!(RawMail { from: String, chain: Vec<String>, per_domain: String, smtp: RawSmtp });
 section!(RawSmtp {
     host: String,
     port: u16,
     tls: String,
     username: String,
     password: Secret,
-    ca_file: String
+    ca_file: String,
+    rate: String,
+    quota: String
+});
+section!(RawMailer {
+    kind: String,
+    key: Secret,
+    id: String,
+    region: String,
+    url: String,
+    events_secret: Secret,
+    host: String,
+    port: u16,
+    tls: String,
+    username: String,
+    password: Secret,
+    ca_file: String,
+    rate: String,
+    quota: String
 });
 section!(RawTokens {
     audience: String,
@@ -156,6 +176,7 @@ section!(RawAlarms {
     answer: String
 });
 section!(RawRedis { url: Secret });
+section!(RawWebhooks { private_hosts: Vec<String>, keep: String });
 section!(RawEmailChange { lifetime: String, undo: String });
 section!(RawPasswords { min_length: usize, min_length_with_mfa: usize, breach: RawBreach });
 section!(RawBreach { url: String, timeout: String, filter_file: String });

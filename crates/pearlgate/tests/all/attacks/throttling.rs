@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::guessing::{PROXIED, WRONG, at_once, login_from, pause, place};
 use super::support::{OTHER, ask, clean, post};
-use crate::support::{Answer, Engine, PASSWORD, Person, TestApp};
+use crate::support::{Answer, Engine, PASSWORD, Person, TestApp, production};
 use crate::{both, both_with};
 
 const LOGIN: &str = "/v1/auth/login";
@@ -17,15 +17,6 @@ const TOO_MANY: &str = "429 too_many_attempts";
 const MINUTE: Duration = Duration::from_secs(60);
 /// The limits alone: nobody is locked out.
 const NO_LOCK: &str = "[lockout]\nmode = \"off\"\n";
-
-/// A server as it is in production, where networks are held to their limits. It has no mailbox: nobody here is mailed.
-fn production(proxies: &str, more: &str) -> String {
-    let key = data_encoding::BASE64.encode(&[7; 32]);
-    format!(
-        "[server]\npublic_url = \"https://accounts.example.test\"\ntrusted_proxies = [{proxies}]\n\
-         [secrets]\nmaster_key = \"{key}\"\n[passwords.breach]\nurl = \"\"\n{more}"
-    )
-}
 
 /// With a proxy in front.
 fn behind_a_proxy(more: &str) -> String {

@@ -153,8 +153,19 @@ both! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_of_a_request_reads_a_whole_table() {
     let app = TestApp::start(Engine::Sqlite).await;
-    // A signing key is one row or two, providers are a handful; the other lists are for operators and tests.
-    let excused = ["KEYS", "PROVIDERS", "ALL_DISABLED", "COUNT", "DEAD"];
+    // A signing key is one row or two, providers and webhooks are a handful (and the first one is enough to know that there
+    // is one); the other lists are for operators and tests.
+    let excused = [
+        "KEYS",
+        "PROVIDERS",
+        "ALL_DISABLED",
+        "COUNT",
+        "DEAD",
+        "ENDPOINTS",
+        "ALL_SECRETS",
+        "SWEEP_SECRETS",
+        "NEXT_NUMBER",
+    ];
     // What an operator does to a provider now and then.
     let operators = [
         "END_SIGN_INS",

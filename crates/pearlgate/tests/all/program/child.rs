@@ -199,7 +199,12 @@ impl Call {
     }
 
     /// Waits for the end: for calls that do their work and go.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(self) -> Outcome {
+        self.run_within(PATIENCE).await
+    }
+
+    /// The same for a call that takes longer.
+    pub async fn run_within(mut self, within: Duration) -> Outcome {
         let mut child = Guarded(self.0.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         let read = |mut from: Box<dyn Read + Send>| {
             std::thread::spawn(move || {
@@ -210,7 +215,7 @@ impl Call {
         };
         let out = read(Box::new(child.0.stdout.take().unwrap()));
         let err = read(Box::new(child.0.stderr.take().unwrap()));
-        let status = child.ended(PATIENCE).await;
+        let status = child.ended(within).await;
         Outcome { status, out: out.join().unwrap(), err: err.join().unwrap() }
     }
 

@@ -1,9 +1,10 @@
 //! Mail through a real SMTP server: what goes out, how it is protected, and what happens when it does not go.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::child::{Call, PATIENCE, PUBLIC, serve, until};
+use super::child::{Call, PATIENCE, PUBLIC, serve, serve_on, until};
 use super::smtp::SmtpServer;
 use crate::support::environment;
 
@@ -222,4 +223,47 @@ async fn a_mail_waits_for_the_next_process() {
     let server = SmtpServer::tell(port, serve(dir.path())).start().await;
     assert!(smtp.message_to("ada@example.com", 1).await.link().starts_with(PUBLIC));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_after_a_mail_was_taken_sends_that_one_again_and_no_other() {
+    let (dir, smtp) = (tempfile::tempdir().unwrap(), SmtpServer::start(&[]).await);
+    let start = |port: u16| {
+        let call = SmtpServer::tell(smtp.port, serve_on(dir.path(), port));
+        call.set("limits.registration_network.mode", "off").start()
+    };
+    let mut server = start(0).await;
+    for round in 0..4 {
+        for n in 0..5 {
+            let email = format!("p{round}-{n}@example.com");
+            assert_eq!(server.api.register(&email).await.status, 202);
+        }
+        let seen = smtp.messages().len();
+        until("one more was taken", PATIENCE, || async {
+            (smtp.messages().len() > seen || round > 2).then_some(())
+        })
+        .await;
+        server.kill();
+        // As if the time had passed for which what it held was held.
+        let file = rusqlite::Connection::open(dir.path().join("pearlgate.db")).unwrap();
+        file.execute("UPDATE jobs SET run_at = 0 WHERE kind = 'mail.deliver'", []).unwrap();
+        drop(file);
+        server = start(server.port).await;
+    }
+    let mut all: HashMap<String, Vec<String>> = HashMap::new();
+    until("everybody has their mail", PATIENCE, || async {
+        let to = |mail: &super::smtp::Message| mail.to[0].clone();
+        (smtp.messages().iter().map(|mail| to(mail)).collect::<HashSet<_>>().len() == 20).then_some(())
+    })
+    .await;
+    server.stop().await;
+    for mail in smtp.messages() {
+        all.entry(mail.to[0].clone()).or_default().push(mail.header("Message-ID"));
+    }
+    for (to, ids) in &all {
+        assert!(ids.iter().all(|id| id == &ids[0]), "the same mail, and it says so: {to} {ids:?}");
+    }
+    // Each time it died it had eight under way at most.
+    let twice = all.values().map(|ids| ids.len() - 1).sum::<usize>();
+    assert!(twice <= 4 * 8, "what was under way, and no more: {twice}");
 }

@@ -2,9 +2,11 @@
 //! moved, and cheap hashes. Every answer is checked against the API's own description.
 
 pub mod browser;
+pub mod carrier;
 mod contract;
 pub mod idp;
 mod postgres;
+pub mod receiver;
 pub mod soft_key;
 
 use std::sync::Mutex;
@@ -174,6 +176,15 @@ pub fn test_settings(dir: &std::path::Path, database: Option<&str>, dev: bool, m
     }
     layers.text("the test", more).unwrap();
     Settings::check(&layers, if dev { Purpose::Dev } else { Purpose::Production }).unwrap()
+}
+
+/// The settings of a server as it is in production, where networks are held to their limits. It has no mailbox.
+pub fn production(proxies: &str, more: &str) -> String {
+    let key = data_encoding::BASE64.encode(&[7; 32]);
+    format!(
+        "[server]\npublic_url = \"https://accounts.example.test\"\ntrusted_proxies = [{proxies}]\n\
+         [secrets]\nmaster_key = \"{key}\"\n[passwords.breach]\nurl = \"\"\n{more}"
+    )
 }
 
 impl TestApp {

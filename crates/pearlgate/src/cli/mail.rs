@@ -1,0 +1,81 @@
+//! `pearlgate mail`
+
+use std::process::ExitCode;
+
+use foundation::kernel::Clock;
+use foundation::mail::{self, Delivery};
+
+use super::user::{open, other};
+use super::{Failure, Mail, block_on, say};
+use crate::accounts;
+use crate::app::{App, MIGRATIONS};
+use crate::mailing;
+
+pub(super) fn run(command: &Mail) -> Result<ExitCode, Failure> {
+    let (Mail::List { common, .. }
+    | Mail::Show { common, .. }
+    | Mail::Suppressions { common, .. }
+    | Mail::Lift { common, .. }) = command;
+    block_on(async {
+        let app = open(common)?;
+        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
+        let words = act(&app, command).await.map_err(Failure::Other)?;
+        say(&words);
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+async fn act(app: &App, command: &Mail) -> Result<String, String> {
+    let words = |e: foundation::db::Error| e.to_string();
+    let now = app.clock.now();
+    match command {
+        Mail::List { to, limit, .. } => {
+            let to = to.as_deref().map(accounts::address_key);
+            let all = mail::list(&app.db, to, now, *limit).await.map_err(words)?;
+            let lines: Vec<_> = all.iter().map(line).collect();
+            Ok(if lines.is_empty() { "There are no mails.".into() } else { lines.join("\n") })
+        }
+        Mail::Show { id, .. } => {
+            let id = id.parse().map_err(|_| format!("{id:?} is no mail's id (mail_…)"))?;
+            let found = mail::find(&app.db, id).await.map_err(words)?;
+            let one = found.ok_or_else(|| {
+                format!("there is no mail {id} (any more): they are remembered for 30 days")
+            })?;
+            Ok(format!(
+                "{}\n  put {}\n  provider: {}\n  its name there: {}\n  said last: {}",
+                line(&one),
+                one.created_at,
+                or_none(&one.provider),
+                or_none(&one.reference),
+                or_none(&one.detail)
+            ))
+        }
+        Mail::Suppressions { limit, .. } => {
+            let all = mail::suppressions(&app.db, now, *limit).await.map_err(words)?;
+            let lines = all.iter().map(|one| {
+                format!(
+                    "{}  {} since {}, until {}  {}: {}",
+                    one.recipient, one.reason, one.since, one.until, one.provider, one.detail
+                )
+            });
+            Ok(if all.is_empty() {
+                "No address is left alone.".into()
+            } else {
+                lines.collect::<Vec<_>>().join("\n")
+            })
+        }
+        Mail::Lift { address, .. } => Ok(if mailing::lift(app, address).await.map_err(words)? {
+            format!("{address} is written to again.")
+        } else {
+            format!("{address} was not left alone. Nothing was changed.")
+        }),
+    }
+}
+
+fn line(one: &Delivery) -> String {
+    format!("{}  {:<10}  {:<20} {}  {}", one.changed_at, one.state, one.kind, one.recipient, one.id)
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
