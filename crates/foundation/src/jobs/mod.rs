@@ -13,6 +13,7 @@ mod schedule;
 mod store;
 mod worker;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     const MAX_ATTEMPTS: i64 = 25;
     /// Where it waits: jobs of one lane hold up none of another.
     const LANE: Lane = MAIN;
+    /// The same for one job, where each of many has a lane of its own.
+    fn lane(&self) -> Cow<'static, str> {
+        Cow::Borrowed(Self::LANE)
+    }
     /// How the pauses between attempts grow.
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(600) };
 }
@@ -136,7 +141,7 @@ impl Queue {
     /// [`db::Error`] as every statement.
     pub fn enqueue<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<bool> {
         let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.put(tx, &store::INSERT, (J::KIND, J::LANE), &payload, when)
+        self.put(tx, &store::INSERT, (J::KIND, &job.lane()), &payload, when)
     }
 
     /// Writes a job in this transaction, or sees to it that the one with its unique key runs once more when it runs
@@ -146,7 +151,7 @@ impl Queue {
     /// [`db::Error`] as every statement.
     pub fn enqueue_again<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<()> {
         let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.put(tx, &store::INSERT_AGAIN, (J::KIND, J::LANE), &payload, when).map(|_| ())
+        self.put(tx, &store::INSERT_AGAIN, (J::KIND, &job.lane()), &payload, when).map(|_| ())
     }
 
     /// The same, and the one with its unique key does not wait any longer: for what waits for another try.
@@ -155,7 +160,17 @@ impl Queue {
     /// [`db::Error`] as every statement.
     pub fn enqueue_now<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<()> {
         let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.put(tx, &store::INSERT_NOW, (J::KIND, J::LANE), &payload, when).map(|_| ())
+        self.put(tx, &store::INSERT_NOW, (J::KIND, &job.lane()), &payload, when).map(|_| ())
+    }
+
+    /// What waits in a lane for another time does not wait any longer.
+    ///
+    /// # Errors
+    /// [`db::Error`] as every statement.
+    pub fn wake(&self, tx: &mut Tx<'_>, lane: &str) -> db::Result<()> {
+        tx.execute(&store::WAKE_LANE, params![lane, self.clock.now()])?;
+        tx.after_commit(self.wake.clone());
+        Ok(())
     }
 
     fn put(
@@ -183,6 +198,14 @@ impl Queue {
 /// As every read.
 pub async fn waiting(db: &db::Db) -> db::Result<Vec<(String, i64)>> {
     db.read_one(|tx| tx.all(&store::COUNT, &[])).await
+}
+
+/// How many jobs wait or run in a lane, at most ten thousand.
+///
+/// # Errors
+/// As every statement.
+pub fn waiting_in(tx: &mut Tx<'_>, lane: &str) -> db::Result<i64> {
+    tx.one::<(i64,)>(&store::WAITING_IN, params![lane]).map(|(count,)| count)
 }
 
 /// How many jobs were given up, by kind, each with the last reason.

@@ -20,7 +20,8 @@ statements! {
             run_at = CASE WHEN jobs.attempts = 0 AND jobs.run_at > excluded.run_at THEN excluded.run_at
                 ELSE jobs.run_at END
         RETURNING fence";
-    NEXT_DUE = "SELECT run_at FROM jobs WHERE lane = $1 ORDER BY run_at LIMIT 1";
+    /// The next lane after one, and when the first of its jobs is due.
+    NEXT_LANE = "SELECT lane, run_at FROM jobs WHERE lane > $1 ORDER BY lane, run_at LIMIT 1";
     CLAIM = "UPDATE jobs SET fence = fence + 1, attempts = attempts + 1, run_at = $2
         WHERE id IN (SELECT id FROM jobs WHERE lane = $4 AND run_at <= $1 ORDER BY run_at LIMIT $3
             /*pg FOR UPDATE SKIP LOCKED */)
@@ -35,6 +36,13 @@ statements! {
     RELEASE = "UPDATE jobs SET run_at = $3, attempts = attempts - 1 WHERE id = $1 AND fence = $2";
     BURY = "INSERT INTO dead_jobs (id, kind, unique_key, payload, attempts, created_at, died_at, reason, history)
         SELECT id, kind, unique_key, payload, attempts, created_at, $3, $4, $5 FROM jobs WHERE id = $1 AND fence = $2";
+    WAITING_IN = "SELECT CAST(COUNT(*) AS BIGINT) FROM (SELECT 1 FROM jobs WHERE lane = $1 LIMIT 10000) w";
+    /// Not tried: it counts as never begun. At once ($5) when it was put again while it ran.
+    POSTPONE = "UPDATE jobs SET run_at = CASE WHEN puts = $4 THEN CAST($3 AS BIGINT) ELSE CAST($5 AS BIGINT) END, attempts = 0
+        WHERE id = $1 AND fence = $2";
+    /// What waits for another try in a lane does not wait any longer; what runs, runs once more.
+    WAKE_LANE = "UPDATE jobs SET puts = puts + 1, run_at = CASE WHEN attempts = 0 AND run_at > $2 THEN $2 ELSE run_at END
+        WHERE lane = $1";
     COUNT = "SELECT kind, CAST(COUNT(*) AS BIGINT) FROM jobs GROUP BY kind ORDER BY kind";
     DEAD = "SELECT kind, reason FROM dead_jobs ORDER BY died_at";
 }

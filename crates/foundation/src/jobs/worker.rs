@@ -65,14 +65,6 @@ impl Handlers {
         self
     }
 
-    /// The lanes of what is done here.
-    fn lanes(&self) -> Vec<Lane> {
-        let mut lanes: Vec<Lane> = self.0.values().map(|handler| handler.lane).collect();
-        lanes.sort_unstable();
-        lanes.dedup();
-        lanes
-    }
-
     /// The registered kind `J` also runs by itself, `every` so often, in one of the processes that share the
     /// database: the unique key `recurring:KIND` sees to that.
     #[must_use]
@@ -116,7 +108,6 @@ impl Inner {
     async fn serve(self, mut stopped: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
         let mut held: HashMap<tokio::task::Id, Claimed> = HashMap::new();
-        let lanes = self.handlers.lanes();
         let mut seeded = false;
         let mut kept_at = self.queue.clock.now();
         let mut beat = tokio::time::interval(HEARTBEAT);
@@ -132,13 +123,14 @@ impl Inner {
                 self.heartbeat(held.values(), now).await;
                 kept_at = now;
             }
-            let pause = match self.take(&lanes, &held, now).await {
+            let pause = match self.take(&held, now).await {
                 Ok((jobs, pause)) => {
                     for job in jobs {
                         // A lease of our own that ran out while the database was away: the job still runs here,
                         // now under the new fence, and is not begun again.
                         if let Some(ours) = held.values_mut().find(|ours| ours.id == job.id) {
-                            *ours = job;
+                            // What was put meanwhile is not seen by the run that goes on.
+                            *ours = Claimed { puts: ours.puts, ..job };
                             continue;
                         }
                         let task = running.spawn(self.clone().run(job.clone()));
@@ -175,33 +167,41 @@ impl Inner {
     /// Jobs that are due, as many as there is room for in their lanes, and how long to wait before looking again.
     async fn take(
         &self,
-        lanes: &[Lane],
         held: &HashMap<tokio::task::Id, Claimed>,
         now: Timestamp,
     ) -> db::Result<(Vec<Claimed>, Duration)> {
+        let lanes: Vec<(String, Timestamp)> = self
+            .db
+            .read(|tx| {
+                let mut lanes: Vec<(String, Timestamp)> = Vec::new();
+                // From lane to lane by the index, however many jobs wait in them.
+                loop {
+                    let after = lanes.last().map_or("", |(lane, _)| lane.as_str());
+                    match tx.opt(&store::NEXT_LANE, params![after])? {
+                        Some(next) => lanes.push(next),
+                        None => return Ok(lanes),
+                    }
+                }
+            })
+            .await?;
         let room =
-            |lane: Lane| MOST_AT_ONCE.saturating_sub(held.values().filter(|job| job.lane == lane).count());
-        // A lane that is full is looked at when one of its jobs ends.
-        let open: Vec<(Lane, usize)> =
-            lanes.iter().map(|lane| (*lane, room(lane))).filter(|(_, room)| *room > 0).collect();
-        let asked = open.clone();
-        let next = self.db.read(move |tx| {
-            asked.iter().map(|(lane, _)| tx.opt::<(Timestamp,)>(&store::NEXT_DUE, params![lane])).collect()
-        });
-        let next: Vec<Option<(Timestamp,)>> = next.await?;
-        let due: Vec<(Lane, usize)> = (open.into_iter().zip(&next))
-            .filter(|(_, next)| next.is_some_and(|(at,)| at <= now))
-            .map(|(lane, _)| lane)
-            .collect();
+            |lane: &str| MOST_AT_ONCE.saturating_sub(held.values().filter(|job| job.lane == lane).count());
+        let (mut due, mut soonest) = (Vec::new(), self.poll());
+        for (lane, at) in lanes {
+            // A lane that is full is looked at when one of its jobs ends.
+            match i64::try_from(room(&lane)).unwrap_or(1) {
+                0 => {}
+                room if at <= now => due.push((lane, room)),
+                _ => soonest = soonest.min(now.until(at)),
+            }
+        }
         if due.is_empty() {
-            let soonest = next.into_iter().flatten().map(|(at,)| now.until(at)).min().unwrap_or(self.poll());
-            return Ok((Vec::new(), soonest.clamp(Duration::from_millis(5), self.poll())));
+            return Ok((Vec::new(), soonest.max(Duration::from_millis(5))));
         }
         let claimed = self.db.write(move |tx| {
             let mut jobs = Vec::new();
             for (lane, room) in &due {
-                let most = i64::try_from(*room).unwrap_or(1);
-                jobs.extend(tx.all::<Claimed>(&store::CLAIM, params![now, now + LEASE, most, lane])?);
+                jobs.extend(tx.all::<Claimed>(&store::CLAIM, params![now, now + LEASE, room, lane])?);
             }
             Ok(jobs)
         });
@@ -222,7 +222,9 @@ impl Inner {
 
     async fn heartbeat(&self, held: impl Iterator<Item = &Claimed>, now: Timestamp) {
         let until = now + LEASE;
-        let held: Vec<_> = held.map(|job| (job.id, job.fence)).collect();
+        let mut held: Vec<_> = held.map(|job| (job.id, job.fence)).collect();
+        // In one order, so that nobody waits for somebody who waits for us.
+        held.sort_unstable_by_key(|(id, _)| *id.as_bytes());
         if held.is_empty() {
             return;
         }
@@ -267,7 +269,7 @@ impl Inner {
                 return Ok("done");
             }
             Err(JobError::Later(pause)) if now + *pause <= job.deadline => {
-                tx.execute(&store::RELEASE, params![job.id, job.fence, now + *pause])?;
+                tx.execute(&store::POSTPONE, params![job.id, job.fence, now + *pause, job.puts, now])?;
                 return Ok("later");
             }
             Err(error) => error,

@@ -137,7 +137,28 @@ pub enum What {
 #[error("{0}")]
 pub struct Forged(pub &'static str);
 
+impl Said {
+    /// With other words.
+    pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
+        match self {
+            Self::Taken(reference) => Self::Taken(reference),
+            Self::NoSuchAddress(words) => Self::NoSuchAddress(change(words)),
+            Self::NotHere(words) => Self::NotHere(change(words)),
+            Self::NotNow(words) => Self::NotNow(change(words)),
+        }
+    }
+}
+
 impl Account {
+    /// What was said, without what it is proven with: some repeat what they were asked.
+    pub(super) fn hide(&self, words: String) -> String {
+        let secrets = [self.key.reveal(), self.events_secret.reveal()];
+        secrets
+            .into_iter()
+            .filter(|secret| secret.len() > 3)
+            .fold(words, |words, secret| words.replace(secret, "(hidden)"))
+    }
+
     /// Whether it can be used at all; nobody is asked.
     ///
     /// # Errors
@@ -309,7 +330,11 @@ pub(super) fn digest(entry: &Value) -> String {
 
 /// One line of at most 200 characters.
 pub(super) fn line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    // What turns the direction of a text around has no business in a line for operators.
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let words =
+        text.split(|c: char| c.is_whitespace() || c.is_control() || turns(c)).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ").chars().take(200).collect()
 }
 
@@ -342,10 +367,10 @@ pub(super) fn refusal(status: u16, why: &str) -> Result<Said, String> {
     }
 }
 
-/// Whether a mail server's reply blames something else than that there is no such mailbox (RFC 3463): it is
-/// full, the mail is too large, or its content, its sender or where it comes from is not liked.
+/// Whether a mail server's reply blames something else than that there is no such mailbox (RFC 3463): it takes no more for
+/// now (which strangers can bring about), it is full, the mail is too large, or its content, its sender or where it comes from is not liked.
 pub(super) fn spares_the_mailbox(reply: &str) -> bool {
-    let spared = ["5.2.2", "5.2.3", "5.3.4", "5.6.", "5.7."];
+    let spared = ["5.2.1", "5.2.2", "5.2.3", "5.3.4", "5.6.", "5.7."];
     let is_spared = |code: &str| spared.iter().any(|class| code.starts_with(*class));
     reply.split(|c: char| !(c.is_ascii_digit() || c == '.')).any(is_spared)
 }

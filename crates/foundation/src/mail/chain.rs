@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use super::api::{Account, Said};
-use super::store;
+use super::pace::{self, Full, Pace};
 use super::{BUDGET, Mailbox, Message, Smtp};
 use crate::db::{self, Db};
 use crate::kernel::{Clock, Timestamp};
 use crate::outbound::{CallError, Dependencies, Dependency, HttpClient, Patience, Settings};
-use crate::params;
 
 /// More than workers deliver at a time.
 const AT_A_TIME: usize = 64;
@@ -23,33 +22,6 @@ const PATIENCE: Patience = Patience {
     longest: Duration::from_secs(60),
     slow: Some(Duration::from_secs(8)),
 };
-
-/// So many mails in such a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// How many.
-    pub count: u32,
-    /// In how long.
-    pub per: Duration,
-}
-
-impl Pace {
-    /// `100/24h`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (count, per) = text.split_once('/')?;
-        let per = humantime::parse_duration(per.trim()).ok()?;
-        let count = count.trim().parse().ok()?;
-        (count > 0 && per >= Duration::from_millis(100) && per <= Duration::from_secs(31 * 86_400))
-            .then_some(Self { count, per })
-    }
-
-    /// The span that a moment is in, and when the next begins.
-    fn window(&self, now: Timestamp) -> (Timestamp, Timestamp) {
-        let length = i64::try_from(self.per.as_micros()).unwrap_or(i64::MAX).max(1);
-        let starts = Timestamp::from_micros(now.micros() - now.micros().rem_euclid(length));
-        (starts, starts + self.per)
-    }
-}
 
 /// A provider as it is set.
 #[derive(Debug, Clone)]
@@ -109,8 +81,8 @@ pub(super) enum Outcome {
     Refused(String),
     /// None of them took it now.
     Away(String),
-    /// Nobody was asked: not before this time has passed.
-    Later(Duration),
+    /// Nobody was asked.
+    Later(Full),
 }
 
 impl Chain {
@@ -156,39 +128,60 @@ impl Chain {
 
     pub(super) async fn hand_over(&self, db: &Db, message: &Message) -> db::Result<Outcome> {
         let domain = message.to.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
-        if let Some(pace) = self.per_domain
-            && let Some(pause) = self.wait(db, format!("domain {domain}"), &[pace]).await?
-        {
-            return Ok(Outcome::Later(pause));
+        let paces: Vec<Pace> = self.per_domain.into_iter().collect();
+        let taken = match pace::take(db, format!("domain {domain}"), &paces, self.clock.now()).await? {
+            Ok(taken) => taken,
+            Err(full) => return Ok(Outcome::Later(full)),
+        };
+        let outcome = self.ask(db, message).await?;
+        // What nobody was given takes no place.
+        if !matches!(outcome, Outcome::Taken(..) | Outcome::NoSuchAddress(..)) {
+            pace::give_back(db, taken).await?;
         }
-        let (mut said, mut refused, mut asked, mut shortest) = (Vec::new(), true, false, None);
+        Ok(outcome)
+    }
+
+    /// Asks one after the other.
+    async fn ask(&self, db: &Db, message: &Message) -> db::Result<Outcome> {
+        let (mut said, mut refused, mut asked) = (Vec::new(), true, false);
+        let mut soonest: Option<Full> = None;
         for provider in &self.providers {
+            let mut not_now = |full: Full| {
+                refused = false;
+                soonest = Some(soonest.map_or(full, |soonest| soonest.min(full)));
+            };
             // Whoever is not asked spends none of its places.
             if provider.dependency.is_left_alone() {
-                shortest = Some(shortest.map_or(LEFT_ALONE, |shortest: Duration| shortest.min(LEFT_ALONE)));
-                refused = false;
                 provider.dependency.note_spared();
+                not_now(Full::for_a(LEFT_ALONE));
                 continue;
             }
-            if let Some(pause) = self.wait(db, format!("provider {}", provider.name), &provider.paces).await?
-            {
-                shortest = Some(shortest.map_or(pause, |shortest: Duration| shortest.min(pause)));
-                refused = false;
-                continue;
+            let subject = format!("provider {}", provider.name);
+            let taken = match pace::take(db, subject, &provider.paces, self.clock.now()).await? {
+                Ok(taken) => taken,
+                Err(full) => {
+                    not_now(full);
+                    continue;
+                }
+            };
+            let answer = provider.send(message, &self.clock).await;
+            // Where it did not answer in time nobody knows whether it took the mail.
+            let counts = [
+                matches!(answer, Ok(Said::Taken(_) | Said::NoSuchAddress(_))),
+                matches!(answer, Err(CallError::Timeout(_))),
+            ];
+            if !counts.contains(&true) {
+                pace::give_back(db, taken).await?;
             }
-            match provider.send(message, &self.clock).await {
+            match answer {
                 Ok(Said::Taken(reference)) => return Ok(Outcome::Taken(provider.name.clone(), reference)),
                 Ok(Said::NoSuchAddress(words)) => {
                     return Ok(Outcome::NoSuchAddress(provider.name.clone(), words));
                 }
+                Err(CallError::Spared(_)) => not_now(Full::for_a(LEFT_ALONE)),
                 Ok(Said::NotHere(words) | Said::NotNow(words)) => {
                     (refused, asked) = (false, true);
                     said.push(format!("{}: {words}", provider.name));
-                }
-                Err(CallError::Spared(_)) => {
-                    refused = false;
-                    shortest =
-                        Some(shortest.map_or(LEFT_ALONE, |shortest: Duration| shortest.min(LEFT_ALONE)));
                 }
                 Err(error) => {
                     asked = true;
@@ -198,31 +191,11 @@ impl Chain {
             }
         }
         let words = said.join("; ");
-        Ok(match shortest {
+        Ok(match soonest {
             _ if refused => Outcome::Refused(words),
-            Some(pause) if !asked => Outcome::Later(pause),
+            Some(full) if !asked => Outcome::Later(full),
             _ => Outcome::Away(words),
         })
-    }
-
-    /// Takes a place in each of these spans; how long to wait when there is none.
-    async fn wait(&self, db: &Db, subject: String, paces: &[Pace]) -> db::Result<Option<Duration>> {
-        if paces.is_empty() {
-            return Ok(None);
-        }
-        let (paces, now) = (paces.to_vec(), self.clock.now());
-        db.write(move |tx| {
-            for pace in &paces {
-                let (starts, ends) = pace.window(now);
-                let subject = format!("{subject} {}", humantime::format_duration(pace.per));
-                let most = i64::from(pace.count);
-                if tx.opt::<(i64,)>(&store::TAKE_PLACE, params![subject, starts, most])?.is_none() {
-                    return Ok(Some(now.until(ends).max(Duration::from_millis(50))));
-                }
-            }
-            Ok(None)
-        })
-        .await
     }
 }
 
@@ -248,38 +221,17 @@ impl Provider {
                         request.headers.iter().map(|(name, value)| (*name, value.reveal())).collect();
                     let answer = asking.post(&request.url, &headers, request.body.into()).await?;
                     match account.read(answer.status, &answer.body) {
+                        // About this one mail: it is there, and the next one may like it.
+                        Ok(said @ Said::NotHere(_)) if matches!(answer.status, 400 | 413 | 422) => Ok(said),
                         // Its operator has to mend that, or it has had enough: the next one is asked, and this one left alone.
                         Ok(Said::NotHere(words) | Said::NotNow(words)) | Err(words) => {
-                            Err(CallError::Away(words))
+                            Err(CallError::Away(account.hide(words)))
                         }
                         Ok(said) => Ok(said),
                     }
                 });
-                talk.await
+                talk.await.map(|said| said.map(|words| account.hide(words)))
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pace_is_a_count_in_a_time() {
-        let day = Duration::from_secs(86_400);
-        assert_eq!(Pace::parse("100/24h"), Some(Pace { count: 100, per: day }));
-        assert_eq!(Pace::parse("2 / 1s"), Some(Pace { count: 2, per: Duration::from_secs(1) }));
-        for wrong in ["", "100", "0/1h", "x/1h", "1/soon", "1/0s", "-1/1h", "1/1y"] {
-            assert_eq!(Pace::parse(wrong), None, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn spans_follow_each_other_without_a_gap() {
-        let pace = Pace { count: 1, per: Duration::from_secs(60) };
-        let (starts, ends) = pace.window(Timestamp::from_micros(90_000_000));
-        assert_eq!((starts.micros(), ends.micros()), (60_000_000, 120_000_000));
-        assert_eq!(pace.window(ends).0, ends);
     }
 }

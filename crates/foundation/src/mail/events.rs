@@ -66,7 +66,7 @@ impl Hearing {
                 timeout: BUDGET,
                 degraded: "Amazon tells of bounces again later",
                 patience: None,
-                at_a_time: 4,
+                at_a_time: 16,
             });
             HttpClient::guarded(dependency, CERTIFICATE, Private::default()).map(HttpClient::untraced)
         });

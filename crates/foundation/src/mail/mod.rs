@@ -12,6 +12,7 @@ mod chain;
 mod events;
 mod mailbox;
 mod mailgun;
+mod pace;
 mod postmark;
 mod render;
 mod resend;
@@ -31,15 +32,17 @@ use crate::outbound::Dependencies;
 use crate::params;
 
 pub use api::{Account, Forged, Kind};
-pub use chain::{Hop, Pace, Transport};
+pub use chain::{Hop, Transport};
 pub use events::{Hearing, NotHeard};
 pub use mailbox::{Kept, Mailbox};
+pub use pace::Pace;
 pub use render::{Message, Renderer};
 pub use smtp::{Smtp, SmtpOptions, SmtpTls, sender};
 pub use store::{Delivery, STATEMENTS, Suppression};
 
 use api::line;
 use chain::{Chain, Outcome};
+use pace::Full;
 
 /// The whole time that one provider may take for a mail (`outages.md`).
 const BUDGET: Duration = Duration::from_secs(10);
@@ -77,6 +80,9 @@ pub struct DeliverMail {
     /// Until when it is of use; the job's own deadline where an older server put it.
     #[serde(default)]
     until: Option<Timestamp>,
+    /// Before others that wait.
+    #[serde(default)]
+    urgent: bool,
 }
 
 impl Job for DeliverMail {
@@ -137,7 +143,7 @@ impl Postman {
     /// # Errors
     /// [`db::Error`] as every statement.
     pub fn send(&self, tx: &mut Tx<'_>, mail: &Mail, now: Timestamp, useful: Duration) -> db::Result<()> {
-        self.put(tx, mail, When::now(now, useful), now)
+        self.put(tx, mail, (now, useful), false)
     }
 
     /// The same before others that wait: what somebody needs to get in, and what they have to know at once.
@@ -151,18 +157,25 @@ impl Postman {
         now: Timestamp,
         useful: Duration,
     ) -> db::Result<()> {
-        self.put(tx, mail, When::now(now, useful).urgent(), now)
+        self.put(tx, mail, (now, useful), true)
     }
 
-    fn put(&self, tx: &mut Tx<'_>, mail: &Mail, when: When, now: Timestamp) -> db::Result<()> {
+    fn put(
+        &self,
+        tx: &mut Tx<'_>,
+        mail: &Mail,
+        (now, useful): (Timestamp, Duration),
+        urgent: bool,
+    ) -> db::Result<()> {
         let plain =
             serde_json::to_vec(mail).map_err(|e| db::Error::Bug(format!("mail {}: {e}", mail.kind)))?;
         let sealed = self.office.sealer.seal(PURPOSE, &plain).map_err(|e| db::Error::Bug(e.to_string()))?;
         let id = Id::from_bytes(self.office.chance.bytes());
-        let (sealed, until) = (data_encoding::BASE64.encode(&sealed), Some(when.deadline));
+        let (sealed, until) = (data_encoding::BASE64.encode(&sealed), Some(now + useful));
         tx.execute(&store::QUEUED, params![id, mail.kind, (self.office.key)(&mail.to), now])?;
-        let when = When { deadline: when.deadline + GRACE, ..when };
-        self.office.queue.enqueue(tx, &DeliverMail { id, sealed, until }, &when)?;
+        let when = When::now(now, useful + GRACE);
+        let when = if urgent { when.urgent() } else { when };
+        self.office.queue.enqueue(tx, &DeliverMail { id, sealed, until, urgent }, &when)?;
         Ok(())
     }
 
@@ -240,14 +253,15 @@ impl Postman {
             }
             Outcome::Away(words) => {
                 counted("failed");
+                self.became(id, "waiting", ("", ""), &words).await?;
                 Err(JobError::Retry(words))
             }
-            Outcome::Later(pause) if job.until.is_some_and(|until| now + pause > until) => {
+            Outcome::Later(full) if job.until.is_some_and(|until| now + full.pause > until) => {
                 counted("given_up");
                 self.became(id, "given_up", ("", ""), FULL).await?;
                 Err(dead(FULL.into()))
             }
-            Outcome::Later(pause) => Err(JobError::Later(pause + self.jitter())),
+            Outcome::Later(full) => Err(JobError::Later(self.later(job, full, now))),
         }
     }
 
@@ -257,9 +271,12 @@ impl Postman {
         serde_json::from_slice(&plain).map_err(|e| e.to_string())
     }
 
-    /// What waits for the same moment does not come back in the same moment.
-    fn jitter(&self) -> Duration {
-        Duration::from_millis(u64::from(self.office.chance.below(500)))
+    /// What waits for the same moment does not come back in the same moment; what is urgent comes back first.
+    fn later(&self, job: &DeliverMail, full: Full, now: Timestamp) -> Duration {
+        let left = job.until.map_or(full.spread, |until| (now + full.pause).until(until) / 2);
+        let spread = if job.urgent { Duration::ZERO } else { full.spread.min(left) };
+        let millis = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX).max(200);
+        full.pause + Duration::from_millis(u64::from(self.office.chance.below(millis)))
     }
 
     async fn became(
@@ -336,7 +353,6 @@ pub fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> db::Result<bool> {
     let swept = tx.execute(&store::SWEEP, params![now - REMEMBERED])?;
     tx.execute(&store::SWEEP_SUPPRESSIONS, params![now])?;
     tx.execute(&store::SWEEP_HEARD, params![now])?;
-    // Longer than the longest span.
-    tx.execute(&store::SWEEP_WINDOWS, params![now - REMEMBERED - Duration::from_secs(2 * 86_400)])?;
+    tx.execute(&store::SWEEP_WINDOWS, params![now])?;
     Ok(swept >= 500)
 }

@@ -110,6 +110,10 @@ impl Smtp {
                 Ok(Said::NoSuchAddress(words(&e)))
             }
             Err(e) if e.is_permanent() => Err(CallError::Refused(words(&e))),
+            // About this one mail, for now (greylisting, a domain that cannot be found): the server is there.
+            Err(e) if e.is_transient() && e.status().is_some_and(|code| u16::from(code) != 421) => {
+                Ok(Said::NotNow(words(&e)))
+            }
             Err(e) if e.is_timeout() => Err(CallError::Timeout("the mail server".into())),
             Err(e) => Err(CallError::Away(words(&e))),
         }
@@ -143,7 +147,7 @@ pub(super) fn mime(from: &Mailbox, message: &Message) -> Result<Vec<u8>, String>
 
 /// Whether a refusal says that there is nobody at the address (RFC 3463 §3.2 and §3.3). A bare 550 may mean anything.
 fn is_about_the_address(words: &str) -> bool {
-    ["5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"].iter().any(|status| {
+    ["5.1.1", "5.1.3", "5.1.6", "5.1.10"].iter().any(|status| {
         words.match_indices(status).any(|(at, _)| {
             let before = words.get(..at).and_then(|text| text.chars().next_back());
             let after = words.get(at + status.len()..).and_then(|text| text.chars().next());
@@ -184,10 +188,17 @@ mod tests {
 
     #[test]
     fn only_what_is_said_of_the_address_is_held_against_it() {
-        for words in ["permanent error (550): 5.1.1 no such user", "550 #5.1.10 (unknown)", "5.2.1"] {
+        for words in ["permanent error (550): 5.1.1 no such user", "550 #5.1.10 (unknown)", "5.1.6"] {
             assert!(is_about_the_address(words), "{words}");
         }
-        for words in ["550 5.7.1 blocked", "550 no", "550 5.1.11 x", "15.1.1", "554 5.1.1.2"] {
+        for words in [
+            "550 5.7.1 blocked",
+            "550-5.2.1 it gets mail at a rate",
+            "550 no",
+            "550 5.1.11 x",
+            "15.1.1",
+            "554 5.1.1.2",
+        ] {
             assert!(!is_about_the_address(words), "{words}");
         }
     }

@@ -20,9 +20,10 @@ statements! {
     SUPPRESSIONS = "SELECT recipient, reason, detail, provider, since, until FROM mail_suppressions
         WHERE until > $1 ORDER BY until DESC LIMIT $2";
     /// A place in a span of time, unless all $3 are taken.
-    TAKE_PLACE = "INSERT INTO mail_windows (subject, starts_at, sent) VALUES ($1, $2, 1)
+    TAKE_PLACE = "INSERT INTO mail_windows (subject, starts_at, sent, ends_at) VALUES ($1, $2, 1, $4)
         ON CONFLICT (subject, starts_at) DO UPDATE SET sent = mail_windows.sent + 1
         WHERE mail_windows.sent < $3 RETURNING sent";
+    GIVE_PLACE_BACK = "UPDATE mail_windows SET sent = sent - 1 WHERE subject = $1 AND starts_at = $2 AND sent > 0";
     HEARD = "INSERT INTO mail_events_heard (digest, expires_at) VALUES ($1, $2)
         ON CONFLICT (digest) DO NOTHING RETURNING expires_at";
     /// Whether a mail of ours went to somebody since $2, through a provider.
@@ -42,7 +43,7 @@ statements! {
         (SELECT d.id FROM mail_deliveries d WHERE d.created_at <= $1 ORDER BY d.created_at LIMIT 500)";
     SWEEP_SUPPRESSIONS = "DELETE FROM mail_suppressions WHERE until <= $1";
     SWEEP_HEARD = "DELETE FROM mail_events_heard WHERE expires_at <= $1";
-    SWEEP_WINDOWS = "DELETE FROM mail_windows WHERE starts_at <= $1";
+    SWEEP_WINDOWS = "DELETE FROM mail_windows WHERE ends_at <= $1";
 }
 
 record! {

@@ -120,6 +120,7 @@ CREATE TABLE mail_windows (
     subject TEXT COLLATE "C" NOT NULL,
     starts_at BIGINT NOT NULL,
     sent BIGINT NOT NULL,
+    ends_at BIGINT NOT NULL,
     PRIMARY KEY (subject, starts_at)
 );
-CREATE INDEX mail_windows_starts_at ON mail_windows (starts_at);
+CREATE INDEX mail_windows_ends_at ON mail_windows (ends_at);

@@ -120,6 +120,7 @@ CREATE TABLE mail_windows (
     subject TEXT NOT NULL,
     starts_at INTEGER NOT NULL,
     sent INTEGER NOT NULL,
+    ends_at INTEGER NOT NULL,
     PRIMARY KEY (subject, starts_at)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX mail_windows_starts_at ON mail_windows (starts_at);
+CREATE INDEX mail_windows_ends_at ON mail_windows (ends_at);

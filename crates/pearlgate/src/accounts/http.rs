@@ -57,7 +57,8 @@ fn notices(current: &Current) -> Vec<Notice> {
         return Vec::new();
     }
     let message = format!(
-        "We cannot reach you at {}: mail comes back. Make the mailbox work again, or change the address.",
+        "We cannot reach you at {}: mail came back, or was called spam there. Make the mailbox take it again, or change the \
+         address; whoever runs this service can lift it.",
         current.row.address
     );
     let since = current.row.unreachable_since.to_string();

@@ -87,18 +87,17 @@ async fn act(app: &App, command: &Webhook) -> Result<String, String> {
             })
         }
         Webhook::Deliveries { id, limit, .. } => {
-            let all = webhooks::deliveries(app, parse(id)?, *limit).await.map_err(words)?;
-            let lines = all.iter().map(|one| {
+            let id = parse(id)?;
+            let all = webhooks::deliveries(app, id, *limit).await.map_err(words)?;
+            let lines = all.iter().flatten().map(|one| {
                 format!(
                     "{}  {:<9}  {:>3}x  {:<18} {}  {}  {}",
                     one.last_at, one.state, one.attempts, one.kind, one.user, one.event, one.answer
                 )
             });
-            Ok(if all.is_empty() {
-                "It was told nothing yet.".into()
-            } else {
-                lines.collect::<Vec<_>>().join("\n")
-            })
+            let lines = lines.collect::<Vec<_>>().join("\n");
+            let shown = if lines.is_empty() { "It was told nothing yet.".to_owned() } else { lines };
+            known(all.is_some(), id, shown)
         }
         Webhook::Replay { id, since, .. } => {
             let id = parse(id)?;
@@ -106,7 +105,9 @@ async fn act(app: &App, command: &Webhook) -> Result<String, String> {
             known(
                 there,
                 id,
-                format!("{id} is told again what happened since then, each person's events in their order."),
+                format!(
+                    "{id} is told again what happened since then, each person's events in their order (not before it is resumed, if it is paused)."
+                ),
             )
         }
     }

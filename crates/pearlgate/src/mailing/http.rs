@@ -36,7 +36,7 @@ pub async fn hear(
     match app.postman.hearing().hear(&app.db, who, &headers, &body, now).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(NotHeard::Nobody) => Err(Problem::not_found()),
-        Err(NotHeard::Forged(why)) => {
+        Err(unproven @ (NotHeard::Forged(_) | NotHeard::Away(_))) => {
             // Whoever cannot prove it fills no log.
             let network = client.network().to_string();
             let taken = app.limits.take(PROOF_NETWORK.name, network.as_bytes()).await;
@@ -44,14 +44,13 @@ pub async fn hear(
             {
                 return Err(limits::too_many(&taken));
             }
-            metrics::counter!("mail_events_forged_total").increment(1);
-            tracing::warn!(provider, %why, "an event of a mail provider was not believed");
+            metrics::counter!("mail_events_unproven_total").increment(1);
+            tracing::warn!(provider, why = %unproven, "an event of a mail provider was not believed");
+            if matches!(unproven, NotHeard::Away(_)) {
+                return Err(errors::problem("dependency_unavailable"));
+            }
             Err(errors::problem("token_invalid")
                 .detail("It is not proven that the provider sent this. The log says what is missing."))
-        }
-        Err(NotHeard::Away(error)) => {
-            tracing::warn!(provider, %error, "an event of a mail provider could not be checked");
-            Err(errors::problem("dependency_unavailable"))
         }
         Err(NotHeard::Database(error)) => Err(error.to_problem()),
     }

@@ -445,5 +445,5 @@ pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     tx.execute(&store::SWEEP_NOTICES, params![now])?;
     tx.execute(&store::SWEEP_TRUST, params![now])?;
     tx.execute(&store::SWEEP_DEVICES, params![now - FORGOTTEN.max(app.settings.session_lifetime)])?;
-    Ok(swept >= 500)
+    Ok(swept >= 100)
 }

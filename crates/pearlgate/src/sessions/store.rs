@@ -209,9 +209,9 @@ statements! {
         ORDER BY ended_at, id LIMIT $2";
     ENDED_AT = "SELECT id, user_id, reason, ended_at FROM ended_sessions WHERE ended_at = $1 ORDER BY id";
     ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id WHERE e.user_id = $1";
-    SWEEP_EXPIRED = "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500";
+    SWEEP_EXPIRED = "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 100";
     /// A token that is being rotated is not idle: it is skipped while it is locked.
-    SWEEP_IDLE = "SELECT session_id FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT 500
+    SWEEP_IDLE = "SELECT session_id FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT 100
         /*pg FOR UPDATE SKIP LOCKED */";
     SWEEP_ENDED = "DELETE FROM ended_sessions WHERE kept_until <= $1";
     KEYS = "SELECT kid, algorithm, sealed, public_jwk, created_at, signs_from FROM signing_keys

@@ -1,12 +1,13 @@
 //! An endpoint is told of a person, one event after the other.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foundation::db::{self, Tx};
 use foundation::jobs::{Backoff, Handlers, Job, JobError, Lane};
-use foundation::kernel::{Id, Secret, Timestamp};
+use foundation::kernel::{Clock, Id, Secret, Timestamp};
 use foundation::outbound::{CallError, Dependencies, Dependency, HttpClient, Patience, Settings as Limits};
 use foundation::params;
 use serde::{Deserialize, Serialize};
@@ -23,18 +24,23 @@ use crate::settings::WebhookSettings;
 const BUDGET: Duration = Duration::from_secs(10);
 /// What of an answer is read: nothing in it is of use.
 const ANSWER: usize = 64 * 1024;
-/// Messages to one receiver at a time: half of the lane at most.
-const AT_A_TIME: usize = 4;
+/// Messages to one receiver at a time: as many as its lane has places.
+const AT_A_TIME: usize = 8;
 const ALL_AT_A_TIME: usize = 64;
-/// After three failures in a row nobody is told anything at that address for a while.
+/// After three failures in a row nothing is told at that address for a while.
 const PATIENCE: Patience =
     Patience { failures: 3, first: Duration::from_secs(10), longest: Duration::from_secs(60), slow: None };
 /// Events in one turn; after that others have theirs.
 const A_TURN: usize = 50;
 /// How the pauses between tries grow.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(3600) };
-/// Another look when the receiver was left alone, twice as long at most.
-const LEFT_ALONE: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(10) };
+/// Another look when the receiver was left alone, or is paused. Whoever gets through first wakes the others.
+const LEFT_ALONE: Backoff = Backoff { first: Duration::from_secs(20), longest: Duration::from_secs(20) };
+const PAUSED: Backoff = Backoff { first: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
+/// No look at a receiver that is away is further off.
+const A_LONG_TIME: Duration = Duration::from_secs(600);
+/// A turn ends after so long, too.
+const A_TURN_TAKES: Duration = Duration::from_secs(10);
 
 /// Tells an endpoint what it has not been told of a person.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +54,15 @@ impl Job for Deliver {
     /// Each event has its own end; this goes on.
     const MAX_ATTEMPTS: i64 = i64::MAX;
     const LANE: Lane = "webhooks";
+    /// Its receiver's own: whoever hangs there holds up nobody else.
+    fn lane(&self) -> Cow<'static, str> {
+        lane(self.endpoint).into()
+    }
+}
+
+/// Where what is to be told to an endpoint waits.
+pub(super) fn lane(endpoint: Id<EndpointRow>) -> String {
+    format!("webhooks {endpoint}")
 }
 
 /// Who was told something, at which address.
@@ -130,42 +145,59 @@ pub fn handle(app: &App, handlers: Handlers) -> Handlers {
 }
 
 async fn deliver(app: &App, job: &Deliver) -> Result<(), JobError> {
+    let turn = Clock::stopwatch();
     for _ in 0..A_TURN {
-        let Some(due) = next(app, job).await? else { return Ok(()) };
-        let said = send(app, job, &due).await;
-        if let Err(CallError::Spared(_)) = said {
-            return Err(JobError::Later(LEFT_ALONE.pause(1, &app.chance)));
+        if turn.elapsed() > A_TURN_TAKES {
+            break;
         }
-        if let Some(pause) = told(app, job, due, said).await? {
+        let (inner, endpoint, user) = (app.clone(), job.endpoint, job.user);
+        let due = match app.db.read(move |tx| find(tx, &inner, endpoint, user)).await? {
+            Found::Due(due) => due,
+            Found::Nothing => return Ok(()),
+            Found::Paused => return Err(JobError::Later(PAUSED.pause(1, &app.chance))),
+            Found::Gone => {
+                app.webhooks.forget(job.endpoint);
+                return Ok(());
+            }
+        };
+        let client = app.webhooks.to(job.endpoint, &due.url);
+        let was_away = client.dependency().is_open();
+        let said = send(app, &client, &due).await;
+        let spared = matches!(said, Err(CallError::Spared(_)));
+        // What is of no use any more is given up without another try.
+        if spared && app.clock.now() < due.until {
+            let age = (due.until - TRIED_FOR).until(app.clock.now()) / 4;
+            let pause = LEFT_ALONE.pause(1, &app.chance).max(age.min(A_LONG_TIME));
+            return Err(JobError::Later(pause + LEFT_ALONE.pause(1, &app.chance)));
+        }
+        let back = was_away && matches!(said, Ok(()) | Err(CallError::Refused(_)));
+        if let Some(pause) = told(app, job, *due, said, back).await? {
             return Err(JobError::Later(pause));
         }
     }
     Err(JobError::Later(Duration::ZERO))
 }
 
-async fn next(app: &App, job: &Deliver) -> Result<Option<Due>, JobError> {
-    let (inner, endpoint, user) = (app.clone(), job.endpoint, job.user);
-    let found = app.db.read(move |tx| find(tx, &inner, endpoint, user)).await?;
-    if found.is_none() {
-        let gone = app
-            .db
-            .read(move |tx| tx.opt::<(String, Timestamp, Timestamp)>(&store::ENDPOINT, params![endpoint]));
-        if gone.await?.is_none() {
-            app.webhooks.forget(endpoint);
-        }
-    }
-    Ok(found)
+/// What there is to tell an endpoint of a person.
+enum Found {
+    Due(Box<Due>),
+    Nothing,
+    Paused,
+    Gone,
 }
 
-fn find(tx: &mut Tx<'_>, app: &App, endpoint: Id<EndpointRow>, user: Id<UserRow>) -> db::Result<Option<Due>> {
-    let Some((url, from_at, told_again_at)) =
-        tx.opt::<(String, Timestamp, Timestamp)>(&store::ENDPOINT, params![endpoint])?
+fn find(tx: &mut Tx<'_>, app: &App, endpoint: Id<EndpointRow>, user: Id<UserRow>) -> db::Result<Found> {
+    let Some((url, from_at, told_again_at, paused)) =
+        tx.opt::<(String, Timestamp, Timestamp, bool)>(&store::ENDPOINT, params![endpoint])?
     else {
-        return Ok(None);
+        return Ok(Found::Gone);
     };
     let position = tx.opt::<(i64,)>(&store::POSITION, params![endpoint, user])?.map_or(0, |(number,)| number);
     let event: Option<Event> = tx.opt(&store::NEXT_EVENT, params![endpoint, user, position, from_at])?;
-    let Some(event) = event else { return Ok(None) };
+    let Some(event) = event else { return Ok(Found::Nothing) };
+    if paused {
+        return Ok(Found::Paused);
+    }
     let sealed: Vec<(Vec<u8>,)> = tx.all(&store::SECRETS, params![endpoint, app.clock.now()])?;
     let open = |(sealed,): (Vec<u8>,)| {
         let plain = app.sealer.open(SEALED_FOR, &sealed).map_err(|e| db::Error::Bug(e.to_string()))?;
@@ -175,7 +207,8 @@ fn find(tx: &mut Tx<'_>, app: &App, endpoint: Id<EndpointRow>, user: Id<UserRow>
     let attempts = tx.opt::<(i64,)>(&store::ATTEMPTS, params![endpoint, event.id])?;
     let until = event.created_at.max(told_again_at) + TRIED_FOR;
     let user = person(tx, user)?;
-    Ok(Some(Due { url, secrets, position, attempts: attempts.map_or(0, |(n,)| n), until, user, event }))
+    let attempts = attempts.map_or(0, |(n,)| n);
+    Ok(Found::Due(Box::new(Due { url, secrets, position, attempts, until, user, event })))
 }
 
 /// Somebody as they are now; of whoever is gone, the id alone.
@@ -190,7 +223,7 @@ fn person(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Value> {
     })
 }
 
-async fn send(app: &App, job: &Deliver, due: &Due) -> Result<(), CallError> {
+async fn send(app: &App, client: &HttpClient, due: &Due) -> Result<(), CallError> {
     let Event { id, kind, data, created_at, .. } = &due.event;
     let mut data: Value = serde_json::from_str(data).unwrap_or_default();
     if let Value::Object(data) = &mut data {
@@ -206,7 +239,6 @@ async fn send(app: &App, job: &Deliver, due: &Due) -> Result<(), CallError> {
         ("webhook-timestamp", seconds.as_str()),
         ("webhook-signature", signed.as_str()),
     ];
-    let client = app.webhooks.to(job.endpoint, &due.url);
     let told = client.converse(|asking| async move {
         let answer = asking.post(&due.url, &headers, body.into()).await?;
         match answer.status {
@@ -225,6 +257,7 @@ async fn told(
     job: &Deliver,
     due: Due,
     said: Result<(), CallError>,
+    back: bool,
 ) -> Result<Option<Duration>, JobError> {
     let now = app.clock.now();
     let (state, words) = match said {
@@ -238,13 +271,23 @@ async fn told(
         tracing::warn!(endpoint = %job.endpoint, event = %due.event.id, words, "an event was given up");
     }
     let (endpoint, user, event, position) = (job.endpoint, job.user, due.event, due.position);
+    let inner = app.clone();
     let stored = app.db.write(move |tx| {
-        tx.execute(&store::TRIED, params![endpoint, event.id, state, now, words])?;
         if state != "waiting" {
-            tx.execute(&store::MOVE, params![endpoint, user, event.number, now, position])?;
+            let moved = tx.execute(&store::MOVE, params![endpoint, user, event.number, now, position])?;
+            if moved == 0 {
+                // Somebody else goes on from here, or it is told again: whoever looks next knows.
+                return Ok(false);
+            }
         }
-        Ok(())
+        tx.execute(&store::TRIED, params![endpoint, event.id, state, now, words])?;
+        if back {
+            inner.queue.wake(tx, &lane(endpoint))?;
+        }
+        Ok(true)
     });
-    stored.await?;
+    if !stored.await? {
+        return Ok(Some(Duration::ZERO));
+    }
     Ok((state == "waiting").then(|| BACKOFF.pause(due.attempts + 1, &app.chance)))
 }

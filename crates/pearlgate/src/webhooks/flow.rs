@@ -81,9 +81,11 @@ fn stream(endpoint: Id<EndpointRow>, user: Id<UserRow>, now: Timestamp) -> (Deli
 /// As every statement.
 pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     let (now, keep) = (app.clock.now(), app.settings.webhooks.keep);
-    let swept = tx.execute(&store::SWEEP_EVENTS, params![now - keep])?;
-    // Later than the last event that it could still be about.
-    tx.execute(&store::SWEEP_POSITIONS, params![now - keep - Duration::from_secs(86_400)])?;
     tx.execute(&store::SWEEP_SECRETS, params![now])?;
-    Ok(swept >= 500)
+    if tx.execute(&store::SWEEP_EVENTS, params![now - keep])? >= 500 {
+        return Ok(true);
+    }
+    // Later than the last event that it could still be about, of which none is left now.
+    let positions = tx.execute(&store::SWEEP_POSITIONS, params![now - keep - Duration::from_secs(86_400)])?;
+    Ok(positions >= 500)
 }

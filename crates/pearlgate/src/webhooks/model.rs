@@ -80,7 +80,7 @@ pub(super) fn of_trail(kind: &str, details: &Value) -> Option<(&'static str, Val
 /// # Errors
 /// In words, which of them there is not.
 pub(super) fn types(list: &str) -> Result<Vec<&'static str>, String> {
-    if list.trim() == "*" {
+    if list.split(',').any(|one| one.trim() == "*") {
         return Ok(TYPES.to_vec());
     }
     let known = |name: &str| {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
+use super::deliver::lane;
 use super::flow::{FOREVER, wake};
 use super::model::{EndpointRow, MessageRow, OVERLAP, SEALED_FOR, SecretRow, secret, types};
 use super::store::{self, Row, Sealed};
@@ -49,7 +50,8 @@ pub async fn add(
     description: &str,
 ) -> Result<(Id<EndpointRow>, Secret), String> {
     let parsed = Url::parse(url).map_err(|e| format!("{url:?} is no address: {e}"))?;
-    app.webhooks.admits(&parsed)?;
+    let own = "; a host of your own is named in webhooks.private_hosts";
+    app.webhooks.admits(&parsed).map_err(|why| format!("{why}{own}"))?;
     let types = types(list)?;
     let (inner, id, secret) =
         (app.clone(), Id::<EndpointRow>::new(&app.clock, &app.chance), secret(&app.chance));
@@ -62,7 +64,8 @@ pub async fn add(
         }
         let first = Id::<SecretRow>::new(&inner.clock, &inner.chance);
         tx.opt::<(Timestamp,)>(&store::ADD_SECRET, params![id, first, sealed, now + FOREVER])?;
-        let details = json!({ "endpoint": id, "url": parsed.as_str(), "types": types });
+        // Some have a secret in their path.
+        let details = json!({ "endpoint": id, "host": parsed.host_str(), "types": types });
         inner.audit(tx, &Stream::server(), "webhook_added", NOWHERE, details)
     });
     done.await.map_err(|e| e.to_string())?;
@@ -163,8 +166,8 @@ pub async fn resume(app: &App, id: Id<EndpointRow>) -> db::Result<bool> {
         if tx.opt::<(Timestamp,)>(&store::RESUME, params![id])?.is_none() {
             return Ok(false);
         }
-        let (since,): (Timestamp,) = tx.one(&store::GO_ON, params![id, inner.clock.now()])?;
-        CatchUp::begin(tx, &inner, CatchUp { endpoint: id, since, again: false, after: None })?;
+        tx.execute(&store::GO_ON, params![id, inner.clock.now()])?;
+        inner.queue.wake(tx, &lane(id))?;
         inner.audit(tx, &Stream::server(), "webhook_resumed", NOWHERE, json!({ "endpoint": id }))?;
         Ok(true)
     });
@@ -195,10 +198,13 @@ pub async fn replay(app: &App, id: Id<EndpointRow>, from: Cursor) -> Result<bool
                 None => return Ok(Err(format!("there is no event {event} any more"))),
             },
         };
+        if since > inner.clock.now() {
+            return Ok(Err("that is yet to come: give a time that has passed".into()));
+        }
         if tx.opt::<(Timestamp,)>(&store::TELL_AGAIN, params![id, inner.clock.now(), since])?.is_none() {
             return Ok(Ok(false));
         }
-        CatchUp::begin(tx, &inner, CatchUp { endpoint: id, since, again: true, after: None })?;
+        CatchUp::begin(tx, &inner, CatchUp { endpoint: id, since, after: None })?;
         let details = json!({ "endpoint": id, "since": since.to_string() });
         inner.audit(tx, &Stream::server(), "webhook_replayed", NOWHERE, details)?;
         Ok(Ok(true))
@@ -206,12 +212,18 @@ pub async fn replay(app: &App, id: Id<EndpointRow>, from: Cursor) -> Result<bool
     done.await.map_err(|e| e.to_string())?
 }
 
-/// What came of the newest messages to an endpoint.
+/// What came of the newest messages to an endpoint; none when there is no such endpoint.
 ///
 /// # Errors
 /// As every read.
-pub async fn deliveries(app: &App, id: Id<EndpointRow>, most: u16) -> db::Result<Vec<Delivery>> {
-    app.db.read(move |tx| tx.all(&store::DELIVERIES, params![id, i64::from(most)])).await
+pub async fn deliveries(app: &App, id: Id<EndpointRow>, most: u16) -> db::Result<Option<Vec<Delivery>>> {
+    let found = app.db.read(move |tx| {
+        if tx.opt::<(Id<EndpointRow>,)>(&store::KNOWN, params![id])?.is_none() {
+            return Ok(None);
+        }
+        tx.all(&store::DELIVERIES, params![id, i64::from(most)]).map(Some)
+    });
+    found.await
 }
 
 /// Sees to it that an endpoint is told of everybody to whom something happened since then.
@@ -219,14 +231,13 @@ pub async fn deliveries(app: &App, id: Id<EndpointRow>, most: u16) -> db::Result
 pub(super) struct CatchUp {
     endpoint: Id<EndpointRow>,
     since: Timestamp,
-    /// Whether it is told again what it was told.
-    again: bool,
     /// The person it has come to.
     after: Option<Id<UserRow>>,
 }
 
 impl Job for CatchUp {
     const KIND: &'static str = "webhooks.catch_up";
+    const MAX_ATTEMPTS: i64 = i64::MAX;
 }
 
 impl CatchUp {
@@ -236,16 +247,16 @@ impl CatchUp {
 
     /// A batch of people; another job goes on with the next.
     pub(super) async fn run(self, app: &App) -> Result<(), JobError> {
+        let (since, after) = (self.since, self.after.unwrap_or(Id::from_bytes([0; 16])));
+        // A long look, at what may be all of it: no transaction that writes waits for it.
+        let found = app.db.scan(move |tx| tx.all(&store::PEOPLE_SINCE, params![since, after])).await;
+        let people: Vec<(Id<UserRow>, i64)> = found?;
         let inner = app.clone();
         let done = app.db.write(move |tx| {
             let now = inner.clock.now();
-            let after = self.after.unwrap_or(Id::from_bytes([0; 16]));
-            let people: Vec<(Id<UserRow>, i64)> = tx.all(&store::PEOPLE_SINCE, params![self.since, after])?;
             for (user, first) in &people {
-                if self.again {
-                    tx.execute(&store::PUT_BACK, params![self.endpoint, user, first - 1, now])?;
-                    tx.execute(&store::FORGET_TRIES, params![self.endpoint, user, first - 1])?;
-                }
+                tx.execute(&store::PUT_BACK, params![self.endpoint, user, first - 1, now])?;
+                tx.execute(&store::FORGET_TRIES, params![self.endpoint, user, first - 1])?;
                 wake(tx, &inner, self.endpoint, *user, now)?;
             }
             match people.last() {

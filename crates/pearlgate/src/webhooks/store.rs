@@ -13,10 +13,12 @@ statements! {
         ON CONFLICT (user_id) DO UPDATE SET number = webhook_streams.number + 1 RETURNING number";
     ADD_EVENT = "INSERT INTO webhook_events (user_id, number, id, type, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
     /// Also whoever is paused: the job finds that out. What looked here could miss the end of a pause.
-    WHO_WANTS = "SELECT endpoint_id FROM webhook_subscriptions WHERE type = $1";
+    WHO_WANTS = "SELECT endpoint_id FROM webhook_subscriptions WHERE type = $1 ORDER BY endpoint_id";
     /// What an endpoint is told of a person next, and whether it is told anything at all.
-    ENDPOINT = "SELECT e.url, e.from_at, e.told_again_at FROM webhook_endpoints e WHERE e.id = $1
-        AND NOT EXISTS (SELECT 1 FROM webhook_pauses p WHERE p.endpoint_id = e.id)";
+    ENDPOINT = "SELECT e.url, e.from_at, e.told_again_at,
+            CAST(CASE WHEN EXISTS (SELECT 1 FROM webhook_pauses p WHERE p.endpoint_id = e.id) THEN 1 ELSE 0 END AS BIGINT)
+        FROM webhook_endpoints e WHERE e.id = $1";
+    KNOWN = "SELECT id FROM webhook_endpoints WHERE id = $1";
     SECRETS = "SELECT sealed FROM webhook_secrets WHERE endpoint_id = $1 AND expires_at > $2 ORDER BY id DESC";
     POSITION = "SELECT number FROM webhook_positions WHERE endpoint_id = $1 AND user_id = $2";
     NEXT_EVENT = "SELECT e.id, e.number, e.type, e.data, e.created_at FROM webhook_events e
@@ -35,7 +37,8 @@ statements! {
     TRIED = "INSERT INTO webhook_deliveries (endpoint_id, event_id, state, attempts, last_at, answer)
         SELECT e.id, m.id, $3, 1, $4, $5 FROM webhook_endpoints e, webhook_events m WHERE e.id = $1 AND m.id = $2
         ON CONFLICT (endpoint_id, event_id) DO UPDATE SET state = excluded.state,
-            attempts = webhook_deliveries.attempts + 1, last_at = excluded.last_at, answer = excluded.answer";
+            attempts = webhook_deliveries.attempts + 1, last_at = excluded.last_at, answer = excluded.answer
+        WHERE webhook_deliveries.state <> 'delivered'";
     ADD = "INSERT INTO webhook_endpoints (id, url, description, from_at, told_again_at, created_at)
         VALUES ($1, $2, $3, $4, $4, $4)";
     WANT = "INSERT INTO webhook_subscriptions (type, endpoint_id) VALUES ($1, $2)";
@@ -52,11 +55,11 @@ statements! {
         ON CONFLICT (endpoint_id) DO UPDATE SET reason = excluded.reason RETURNING paused_at";
     RESUME = "DELETE FROM webhook_pauses WHERE endpoint_id = $1 RETURNING paused_at";
     /// What waited has its time anew.
-    GO_ON = "UPDATE webhook_endpoints SET told_again_at = $2 WHERE id = $1 RETURNING from_at";
+    GO_ON = "UPDATE webhook_endpoints SET told_again_at = $2 WHERE id = $1";
     CREATED_AT = "SELECT created_at FROM webhook_events WHERE id = $1";
     TELL_AGAIN = "UPDATE webhook_endpoints SET told_again_at = $2,
         from_at = CASE WHEN from_at > $3 THEN $3 ELSE from_at END WHERE id = $1 RETURNING from_at";
-    /// People with something since $1, after one of them, with the number of the first such thing.
+    /// People with something since $1, after one of them ($2), with the number of the first such thing.
     PEOPLE_SINCE = "SELECT e.user_id, MIN(e.number) FROM webhook_events e WHERE e.created_at >= $1 AND e.user_id > $2
         GROUP BY e.user_id ORDER BY e.user_id LIMIT 50";
     PUT_BACK = "UPDATE webhook_positions SET number = $3, moved_at = $4
@@ -68,7 +71,8 @@ statements! {
         WHERE d.endpoint_id = $1 ORDER BY d.last_at DESC LIMIT $2";
     SWEEP_EVENTS = "DELETE FROM webhook_events WHERE id IN
         (SELECT m.id FROM webhook_events m WHERE m.created_at <= $1 ORDER BY m.created_at LIMIT 500)";
-    SWEEP_POSITIONS = "DELETE FROM webhook_positions WHERE moved_at <= $1";
+    SWEEP_POSITIONS = "DELETE FROM webhook_positions WHERE (endpoint_id, user_id) IN
+        (SELECT p.endpoint_id, p.user_id FROM webhook_positions p WHERE p.moved_at <= $1 ORDER BY p.moved_at LIMIT 500)";
     SWEEP_SECRETS = "DELETE FROM webhook_secrets WHERE expires_at <= $1";
     ALL_SECRETS = "SELECT endpoint_id, id, sealed FROM webhook_secrets";
     RESEAL = "UPDATE webhook_secrets SET sealed = $3 WHERE endpoint_id = $1 AND id = $2 AND sealed = $4";

@@ -41,7 +41,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Database, Failure> {
         return Ok(Database::NotDone(failure.to_string()));
     }
     let server = Server::start(None, Some(&cluster.url())).await?;
-    let stage = Arc::new(Stage { client: Client::new(&server.url)?, cast: Cast::new(0, 0) });
+    let stage = Arc::new(Stage { client: Client::new(&server.url)?, cast: Cast::new(0, 0), receiver: None });
     ready(&stage.client).await?;
     let tally = |bound| Arc::new(Tally::new(bound, None));
     let (there, away) = (tally(BOUND), tally(REFUSED_WITHIN));

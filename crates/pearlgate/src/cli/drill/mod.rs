@@ -7,6 +7,7 @@ mod database;
 mod faults;
 mod flows;
 mod process;
+mod receiver;
 mod report;
 mod server;
 mod stage;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use super::{Drill, Failure, block_on, complain, say, serve};
 use client::Client;
+use receiver::Receiver;
 use report::{Database, Report};
 use server::Server;
 use stage::{Cast, Stage};
@@ -115,7 +117,12 @@ async fn drill(options: &Drill) -> Result<Report, Failure> {
     };
     let client = Client::new(&url)?;
     client.is_dev().await?;
-    let stage = Arc::new(Stage { client, cast });
+    // A server that is not ours tells whom it tells.
+    let receiver = match &own {
+        Some(own) => Some(own.tell(Receiver::start().await?).await?),
+        None => None,
+    };
+    let stage = Arc::new(Stage { client, cast, receiver });
     if own.is_none() {
         flows::register_everybody(&stage).await?;
     }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::flows::PASSWORD;
 use super::process::{Process, Throwaway};
+use super::receiver::Receiver;
 use super::stage::Cast;
 use crate::cli::{Common, Failure, lenient};
 use crate::passwords::{About, Cost, HashPool, Password, Peppers};
@@ -44,6 +45,18 @@ impl Server {
             Some(url) => Ok(Self { _process: process, url: url.to_owned(), dir }),
             None => Err(failed("the drill's own server did not start", dir.path())),
         }
+    }
+
+    /// Has somebody told what happens there.
+    pub(super) async fn tell(&self, receiver: Receiver) -> Result<Receiver, Failure> {
+        let settings = lenient(&Common { data: None, config: None })?;
+        let mut command = program(&settings, self.dir.path())?;
+        command
+            .args(["webhook", "add", &receiver.url])
+            .env("PEARLGATE__WEBHOOKS__PRIVATE_HOSTS", "127.0.0.1");
+        let status = Process::start(&mut command, Signal::KILL)?.ended().await?;
+        let why = "nobody could be told what happens";
+        if status.success() { Ok(receiver) } else { Err(failed(why, self.dir.path())) }
     }
 
     /// The end of its log.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::client::{Answer, Client, Visitor};
+use super::receiver::Receiver;
 use super::tally::Tally;
 use crate::cli::Failure;
 
@@ -64,9 +65,16 @@ impl Cast {
 pub(super) struct Stage {
     pub(super) client: Client,
     pub(super) cast: Cast,
+    /// Who is told what happens there; nobody that we know of, at a server that is not ours.
+    pub(super) receiver: Option<Receiver>,
 }
 
 impl Stage {
+    /// How much of it has been told.
+    pub(super) fn told(&self) -> u64 {
+        self.receiver.as_ref().map_or(0, Receiver::told)
+    }
+
     /// Somebody whom the server has not seen yet.
     pub(super) fn visitor(&self, tally: &Arc<Tally>) -> Visitor {
         self.at(self.cast.everybody() + self.cast.turn(), tally)

@@ -165,6 +165,7 @@ async fn no_statement_of_a_request_reads_a_whole_table() {
         "ALL_SECRETS",
         "SWEEP_SECRETS",
         "NEXT_NUMBER",
+        "WAITING_IN",
     ];
     // What an operator does to a provider now and then.
     let operators = [

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -133,26 +134,23 @@ async fn a_killed_server_loses_and_reorders_nothing_that_it_had_to_tell() {
     for n in 0..4 {
         people.push(server.api.dev_person(&format!("p{n}@example.com")).await.str("/access_token"));
     }
-    let mut changed = people.len();
+    let changed = AtomicUsize::new(people.len());
     for round in 0..5 {
         // Until the server is gone: some of it is told, some waits.
         let changing = async {
-            let mut done = 0;
             for n in 0..60 {
                 for access in &people {
                     if rename(&server, access, &format!("{round}-{n}")).await == Some(200) {
-                        done += 1;
+                        changed.fetch_add(1, Ordering::SeqCst);
                     }
                 }
             }
-            done
         };
         let heard = receiver.all().len();
-        let done = tokio::select! {
-            done = changing => done,
-            _ = receiver.hear(heard + 20 + 7 * round) => 0,
-        };
-        changed += done;
+        tokio::select! {
+            () = changing => {}
+            _ = receiver.hear(heard + 20 + 7 * round) => {}
+        }
         server.kill();
         server = dev_on(dir.path(), server.port).start().await;
     }
@@ -176,7 +174,8 @@ async fn a_killed_server_loses_and_reorders_nothing_that_it_had_to_tell() {
     assert_eq!(moved.status, 200, "{}", moved.text);
     let (stored, everything) = (ledger(), Duration::from_secs(60));
     let count: usize = stored.values().map(Vec::len).sum();
-    assert!(count >= changed && count > 100, "{count} events of {changed} acknowledged changes");
+    let changed = changed.into_inner();
+    assert!(count >= changed && changed > 100, "{count} events of {changed} acknowledged changes");
     let told = || {
         let mut by_person: HashMap<String, Vec<String>> = HashMap::new();
         for one in receiver.taken() {

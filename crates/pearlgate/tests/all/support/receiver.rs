@@ -31,7 +31,6 @@ pub struct Heard {
     pub signature: String,
     pub raw: String,
     pub body: Value,
-    pub traced: bool,
 }
 
 impl Heard {
@@ -128,7 +127,6 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         signature: header("webhook-signature"),
         body: serde_json::from_slice(&raw).unwrap_or_default(),
         raw: String::from_utf8_lossy(&raw).into_owned(),
-        traced: head.headers.contains_key("traceparent"),
     };
     let manner = inner.manner.lock().unwrap().clone();
     inner.all.lock().unwrap().push(heard.clone());
