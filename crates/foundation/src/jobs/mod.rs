@@ -163,14 +163,17 @@ impl Queue {
         self.put(tx, &store::INSERT_NOW, (J::KIND, &job.lane()), &payload, when).map(|_| ())
     }
 
-    /// What waits in a lane for another time does not wait any longer.
+    /// What waits in a lane for another time does not wait any longer, and what runs there runs once more. Some of it, in
+    /// this transaction: how many there were of those that wait. Again until there are none.
     ///
     /// # Errors
     /// [`db::Error`] as every statement.
-    pub fn wake(&self, tx: &mut Tx<'_>, lane: &str) -> db::Result<()> {
-        tx.execute(&store::WAKE_LANE, params![lane, self.clock.now()])?;
+    pub fn wake(&self, tx: &mut Tx<'_>, lane: &str) -> db::Result<u64> {
+        let now = self.clock.now();
+        tx.execute(&store::ONCE_MORE, params![lane, now])?;
+        let woken = tx.execute(&store::WAKE_LANE, params![lane, now])?;
         tx.after_commit(self.wake.clone());
-        Ok(())
+        Ok(woken)
     }
 
     fn put(

@@ -37,12 +37,15 @@ statements! {
     BURY = "INSERT INTO dead_jobs (id, kind, unique_key, payload, attempts, created_at, died_at, reason, history)
         SELECT id, kind, unique_key, payload, attempts, created_at, $3, $4, $5 FROM jobs WHERE id = $1 AND fence = $2";
     WAITING_IN = "SELECT CAST(COUNT(*) AS BIGINT) FROM (SELECT 1 FROM jobs WHERE lane = $1 LIMIT 10000) w";
-    /// Not tried: it counts as never begun. At once ($5) when it was put again while it ran.
+    /// Not tried: it counts as never begun. Soon ($5) when it was put again while it ran.
     POSTPONE = "UPDATE jobs SET run_at = CASE WHEN puts = $4 THEN CAST($3 AS BIGINT) ELSE CAST($5 AS BIGINT) END, attempts = 0
         WHERE id = $1 AND fence = $2";
-    /// What waits for another try in a lane does not wait any longer; what runs, runs once more.
-    WAKE_LANE = "UPDATE jobs SET puts = puts + 1, run_at = CASE WHEN attempts = 0 AND run_at > $2 THEN $2 ELSE run_at END
-        WHERE lane = $1";
+    /// Some of what waits in a lane for another time does not wait any longer.
+    WAKE_LANE = "UPDATE jobs SET run_at = $2 WHERE id IN
+        (SELECT id FROM jobs WHERE lane = $1 AND run_at > $2 AND attempts = 0 ORDER BY run_at LIMIT 500
+            /*pg FOR UPDATE SKIP LOCKED */)";
+    /// What runs there runs once more.
+    ONCE_MORE = "UPDATE jobs SET puts = puts + 1 WHERE lane = $1 AND run_at > $2 AND attempts > 0";
     COUNT = "SELECT kind, CAST(COUNT(*) AS BIGINT) FROM jobs GROUP BY kind ORDER BY kind";
     DEAD = "SELECT kind, reason FROM dead_jobs ORDER BY died_at";
 }

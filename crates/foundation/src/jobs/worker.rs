@@ -23,6 +23,8 @@ const POLL_SHARED: Duration = Duration::from_secs(1);
 const POLL_ALONE: Duration = Duration::from_secs(10);
 /// Of each lane.
 const MOST_AT_ONCE: usize = 8;
+/// When a job is looked at again that was put off and put again while it ran.
+const SOON: Duration = Duration::from_secs(5);
 /// How long a stop waits for running jobs before it gives them back.
 const DRAIN: Duration = Duration::from_secs(5);
 /// A recurring job stays useful until its next turn at the latest; this only keeps it from expiring.
@@ -143,12 +145,17 @@ impl Inner {
             tokio::select! {
                 _ = stopped.changed() => break,
                 Some(done) = running.join_next_with_id() => {
-                    let (task, outcome) = match done {
-                        Ok((task, outcome)) => (task, outcome),
-                        Err(panicked) => (panicked.id(), Err(JobError::Retry("the handler panicked".into()))),
-                    };
-                    if let Some(job) = held.remove(&task) {
-                        self.settle(job, outcome).await;
+                    // And whatever else has ended: each look at the lanes costs something.
+                    let mut ended = Some(done);
+                    while let Some(done) = ended {
+                        let (task, outcome) = match done {
+                            Ok((task, outcome)) => (task, outcome),
+                            Err(panicked) => (panicked.id(), Err(JobError::Retry("the handler panicked".into()))),
+                        };
+                        if let Some(job) = held.remove(&task) {
+                            self.settle(job, outcome).await;
+                        }
+                        ended = running.try_join_next_with_id();
                     }
                 }
                 () = self.queue.wake.notified() => {}
@@ -269,7 +276,10 @@ impl Inner {
                 return Ok("done");
             }
             Err(JobError::Later(pause)) if now + *pause <= job.deadline => {
-                tx.execute(&store::POSTPONE, params![job.id, job.fence, now + *pause, job.puts, now])?;
+                tx.execute(
+                    &store::POSTPONE,
+                    params![job.id, job.fence, now + *pause, job.puts, now + (*pause).min(SOON)],
+                )?;
                 return Ok("later");
             }
             Err(error) => error,

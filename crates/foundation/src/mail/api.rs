@@ -137,18 +137,6 @@ pub enum What {
 #[error("{0}")]
 pub struct Forged(pub &'static str);
 
-impl Said {
-    /// With other words.
-    pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
-        match self {
-            Self::Taken(reference) => Self::Taken(reference),
-            Self::NoSuchAddress(words) => Self::NoSuchAddress(change(words)),
-            Self::NotHere(words) => Self::NotHere(change(words)),
-            Self::NotNow(words) => Self::NotNow(change(words)),
-        }
-    }
-}
-
 impl Account {
     /// What was said, without what it is proven with: some repeat what they were asked.
     pub(super) fn hide(&self, words: String) -> String {

@@ -129,20 +129,22 @@ impl Chain {
     pub(super) async fn hand_over(&self, db: &Db, message: &Message) -> db::Result<Outcome> {
         let domain = message.to.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
         let paces: Vec<Pace> = self.per_domain.into_iter().collect();
-        let taken = match pace::take(db, format!("domain {domain}"), &paces, self.clock.now()).await? {
+        let domain = pace::Way::Domain(domain);
+        let taken = match pace::take(db, &domain, &paces, self.clock.now()).await? {
             Ok(taken) => taken,
             Err(full) => return Ok(Outcome::Later(full)),
         };
-        let outcome = self.ask(db, message).await?;
-        // What nobody was given takes no place.
-        if !matches!(outcome, Outcome::Taken(..) | Outcome::NoSuchAddress(..)) {
+        let mut late = false;
+        let outcome = self.ask(db, message, &mut late).await;
+        // What nobody was given takes no place; where somebody did not answer in time nobody knows.
+        if !late && !matches!(outcome, Ok(Outcome::Taken(..) | Outcome::NoSuchAddress(..))) {
             pace::give_back(db, taken).await?;
         }
-        Ok(outcome)
+        outcome
     }
 
     /// Asks one after the other.
-    async fn ask(&self, db: &Db, message: &Message) -> db::Result<Outcome> {
+    async fn ask(&self, db: &Db, message: &Message, late: &mut bool) -> db::Result<Outcome> {
         let (mut said, mut refused, mut asked) = (Vec::new(), true, false);
         let mut soonest: Option<Full> = None;
         for provider in &self.providers {
@@ -156,8 +158,8 @@ impl Chain {
                 not_now(Full::for_a(LEFT_ALONE));
                 continue;
             }
-            let subject = format!("provider {}", provider.name);
-            let taken = match pace::take(db, subject, &provider.paces, self.clock.now()).await? {
+            let way = pace::Way::Provider(provider.name.clone());
+            let taken = match pace::take(db, &way, &provider.paces, self.clock.now()).await? {
                 Ok(taken) => taken,
                 Err(full) => {
                     not_now(full);
@@ -166,11 +168,8 @@ impl Chain {
             };
             let answer = provider.send(message, &self.clock).await;
             // Where it did not answer in time nobody knows whether it took the mail.
-            let counts = [
-                matches!(answer, Ok(Said::Taken(_) | Said::NoSuchAddress(_))),
-                matches!(answer, Err(CallError::Timeout(_))),
-            ];
-            if !counts.contains(&true) {
+            *late |= matches!(answer, Err(CallError::Timeout(_)));
+            if !matches!(answer, Ok(Said::Taken(_) | Said::NoSuchAddress(_)) | Err(CallError::Timeout(_))) {
                 pace::give_back(db, taken).await?;
             }
             match answer {
@@ -220,17 +219,23 @@ impl Provider {
                     let headers: Vec<(&'static str, &str)> =
                         request.headers.iter().map(|(name, value)| (*name, value.reveal())).collect();
                     let answer = asking.post(&request.url, &headers, request.body.into()).await?;
-                    match account.read(answer.status, &answer.body) {
+                    // Some repeat what they were asked.
+                    let body = account.hide(String::from_utf8_lossy(&answer.body).into_owned());
+                    match account.read(answer.status, body.as_bytes()) {
                         // About this one mail: it is there, and the next one may like it.
-                        Ok(said @ Said::NotHere(_)) if matches!(answer.status, 400 | 413 | 422) => Ok(said),
+                        Ok(said @ (Said::NotHere(_) | Said::NotNow(_)))
+                            if matches!(answer.status, 400 | 409 | 413 | 422) =>
+                        {
+                            Ok(said)
+                        }
                         // Its operator has to mend that, or it has had enough: the next one is asked, and this one left alone.
                         Ok(Said::NotHere(words) | Said::NotNow(words)) | Err(words) => {
-                            Err(CallError::Away(account.hide(words)))
+                            Err(CallError::Away(words))
                         }
                         Ok(said) => Ok(said),
                     }
                 });
-                talk.await.map(|said| said.map(|words| account.hide(words)))
+                talk.await
             }
         }
     }

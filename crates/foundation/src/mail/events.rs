@@ -108,7 +108,7 @@ impl Hearing {
     async fn noticed(&self, account: &Account, body: &[u8], now: Timestamp) -> Result<Vec<Event>, NotHeard> {
         let notice = Notice::parse(body).map_err(NotHeard::Forged)?;
         // A stranger's notice makes us ask nobody.
-        if notice.topic() != account.events_secret.reveal() {
+        if !notice.is_of(account.events_secret.reveal()) {
             return Err(NotHeard::Forged(Forged("it is of another topic")));
         }
         let client = self.client.as_ref().ok_or(NotHeard::Nobody)?;

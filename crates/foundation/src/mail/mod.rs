@@ -274,7 +274,10 @@ impl Postman {
     /// What waits for the same moment does not come back in the same moment; what is urgent comes back first.
     fn later(&self, job: &DeliverMail, full: Full, now: Timestamp) -> Duration {
         let left = job.until.map_or(full.spread, |until| (now + full.pause).until(until) / 2);
-        let spread = if job.urgent { Duration::ZERO } else { full.spread.min(left) };
+        let spread = full.spread.min(left);
+        if job.urgent {
+            return full.pause;
+        }
         let millis = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX).max(200);
         full.pause + Duration::from_millis(u64::from(self.office.chance.below(millis)))
     }

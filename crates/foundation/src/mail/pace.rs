@@ -55,32 +55,57 @@ impl Full {
     }
 }
 
+/// What has a pace.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// A provider.
+    Provider(String),
+    /// A domain.
+    Domain(String),
+}
+
+impl Way {
+    /// Its name in the table, for one of its paces.
+    fn subject(&self, n: usize) -> String {
+        match self {
+            Self::Provider(name) => format!("provider {name} {n}"),
+            Self::Domain(name) => format!("domain {name} {n}"),
+        }
+    }
+}
+
 /// The longest that what waits is spread over.
 const SPREAD: Duration = Duration::from_secs(3_600);
 
 /// Takes a place in each of these spans, or in none.
 pub(super) async fn take(
     db: &Db,
-    subject: String,
+    way: &Way,
     paces: &[Pace],
     now: Timestamp,
 ) -> db::Result<Result<Taken, Full>> {
     if paces.is_empty() {
         return Ok(Ok(Taken::new()));
     }
-    let paces = paces.to_vec();
+    let (paces, way) = (paces.to_vec(), way.clone());
     db.write(move |tx| {
         let mut taken = Taken::new();
         for (n, pace) in paces.iter().enumerate() {
             let (starts, ends) = pace.window(now);
-            let (subject, most) = (format!("{subject} {n}"), i64::from(pace.count));
+            let (subject, most) = (way.subject(n), i64::from(pace.count));
             if tx.opt::<(i64,)>(&store::TAKE_PLACE, params![subject, starts, most, ends])?.is_some() {
                 taken.push((subject, starts));
                 continue;
             }
             put_back(tx, &taken)?;
-            let waiting = u32::try_from(jobs::waiting_in(tx, DeliverMail::LANE)?).unwrap_or(u32::MAX);
-            let spread = pace.per.saturating_mul(waiting / pace.count).min(SPREAD.max(pace.per));
+            let spans = match way {
+                Way::Provider(_) => {
+                    u32::try_from(jobs::waiting_in(tx, DeliverMail::LANE)?).unwrap_or(u32::MAX) / pace.count
+                }
+                // How much waits for one domain is not known.
+                Way::Domain(_) => 2,
+            };
+            let spread = pace.per.saturating_mul(spans).min(SPREAD.max(pace.per));
             return Ok(Err(Full { pause: now.until(ends).max(Duration::from_millis(50)), spread }));
         }
         Ok(Ok(taken))

@@ -159,13 +159,17 @@ impl Notice {
             .ok_or(Forged("its certificate is not at SNS"))
     }
 
+    /// Whether it is of this topic: everybody's are signed with the same key. Its name is no secret.
+    pub(super) fn is_of(&self, topic_arn: &str) -> bool {
+        !topic_arn.is_empty() && self.topic() == topic_arn
+    }
+
     /// Whether it is of this topic, of this hour, and signed with the certificate from [`Notice::cert_url`].
     ///
     /// # Errors
     /// [`Forged`] with the reason.
     pub(super) fn verify(&self, topic_arn: &str, pem: &[u8], now: Timestamp) -> Result<(), Forged> {
-        // Everybody's topics are signed with the same key.
-        if topic_arn.is_empty() || self.topic() != topic_arn {
+        if !self.is_of(topic_arn) {
             return Err(Forged("it is of another topic"));
         }
         // 1 is SHA-1.

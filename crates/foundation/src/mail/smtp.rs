@@ -111,9 +111,7 @@ impl Smtp {
             }
             Err(e) if e.is_permanent() => Err(CallError::Refused(words(&e))),
             // About this one mail, for now (greylisting, a domain that cannot be found): the server is there.
-            Err(e) if e.is_transient() && e.status().is_some_and(|code| u16::from(code) != 421) => {
-                Ok(Said::NotNow(words(&e)))
-            }
+            Err(e) if e.is_transient() && is_about_the_mail(&e) => Ok(Said::NotNow(words(&e))),
             Err(e) if e.is_timeout() => Err(CallError::Timeout("the mail server".into())),
             Err(e) => Err(CallError::Away(words(&e))),
         }
@@ -143,6 +141,12 @@ fn compose(from: &Mailbox, message: &Message) -> Result<lettre::Message, String>
 /// In words, when there is no such address.
 pub(super) fn mime(from: &Mailbox, message: &Message) -> Result<Vec<u8>, String> {
     compose(from, message).map(|mail| mail.formatted())
+}
+
+/// Whether a refusal for now is about one mail: not the server's end (421), its login (454) or its own troubles (RFC 3463
+/// §3.4).
+fn is_about_the_mail(e: &lettre::transport::smtp::Error) -> bool {
+    e.status().is_some_and(|code| !matches!(u16::from(code), 421 | 454)) && !words(e).contains(" 4.3.")
 }
 
 /// Whether a refusal says that there is nobody at the address (RFC 3463 §3.2 and §3.3). A bare 550 may mean anything.

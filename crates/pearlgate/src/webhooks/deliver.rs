@@ -34,11 +34,10 @@ const PATIENCE: Patience =
 const A_TURN: usize = 50;
 /// How the pauses between tries grow.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(3600) };
-/// Another look when the receiver was left alone, or is paused. Whoever gets through first wakes the others.
-const LEFT_ALONE: Backoff = Backoff { first: Duration::from_secs(20), longest: Duration::from_secs(20) };
+/// Another look when the receiver was left alone: half a minute to a minute later, about as long as it is left alone.
+const LEFT_ALONE: Backoff = Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(60) };
+/// The same while it is paused; the end of a pause wakes what waits.
 const PAUSED: Backoff = Backoff { first: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
-/// No look at a receiver that is away is further off.
-const A_LONG_TIME: Duration = Duration::from_secs(600);
 /// A turn ends after so long, too.
 const A_TURN_TAKES: Duration = Duration::from_secs(10);
 
@@ -161,17 +160,12 @@ async fn deliver(app: &App, job: &Deliver) -> Result<(), JobError> {
             }
         };
         let client = app.webhooks.to(job.endpoint, &due.url);
-        let was_away = client.dependency().is_open();
         let said = send(app, &client, &due).await;
-        let spared = matches!(said, Err(CallError::Spared(_)));
         // What is of no use any more is given up without another try.
-        if spared && app.clock.now() < due.until {
-            let age = (due.until - TRIED_FOR).until(app.clock.now()) / 4;
-            let pause = LEFT_ALONE.pause(1, &app.chance).max(age.min(A_LONG_TIME));
-            return Err(JobError::Later(pause + LEFT_ALONE.pause(1, &app.chance)));
+        if matches!(said, Err(CallError::Spared(_))) && app.clock.now() < due.until {
+            return Err(JobError::Later(LEFT_ALONE.pause(1, &app.chance)));
         }
-        let back = was_away && matches!(said, Ok(()) | Err(CallError::Refused(_)));
-        if let Some(pause) = told(app, job, *due, said, back).await? {
+        if let Some(pause) = told(app, job, *due, said).await? {
             return Err(JobError::Later(pause));
         }
     }
@@ -257,7 +251,6 @@ async fn told(
     job: &Deliver,
     due: Due,
     said: Result<(), CallError>,
-    back: bool,
 ) -> Result<Option<Duration>, JobError> {
     let now = app.clock.now();
     let (state, words) = match said {
@@ -271,7 +264,6 @@ async fn told(
         tracing::warn!(endpoint = %job.endpoint, event = %due.event.id, words, "an event was given up");
     }
     let (endpoint, user, event, position) = (job.endpoint, job.user, due.event, due.position);
-    let inner = app.clone();
     let stored = app.db.write(move |tx| {
         if state != "waiting" {
             let moved = tx.execute(&store::MOVE, params![endpoint, user, event.number, now, position])?;
@@ -281,9 +273,6 @@ async fn told(
             }
         }
         tx.execute(&store::TRIED, params![endpoint, event.id, state, now, words])?;
-        if back {
-            inner.queue.wake(tx, &lane(endpoint))?;
-        }
         Ok(true)
     });
     if !stored.await? {

@@ -167,11 +167,24 @@ pub async fn resume(app: &App, id: Id<EndpointRow>) -> db::Result<bool> {
             return Ok(false);
         }
         tx.execute(&store::GO_ON, params![id, inner.clock.now()])?;
-        inner.queue.wake(tx, &lane(id))?;
         inner.audit(tx, &Stream::server(), "webhook_resumed", NOWHERE, json!({ "endpoint": id }))?;
         Ok(true)
     });
-    done.await
+    let resumed = done.await?;
+    // After the pause is over for everybody who looks, and in steps: those to whom something happens meanwhile do not wait.
+    if resumed {
+        wake_all(app, id).await?;
+    }
+    Ok(resumed)
+}
+
+async fn wake_all(app: &App, id: Id<EndpointRow>) -> db::Result<()> {
+    loop {
+        let inner = app.clone();
+        if app.db.write(move |tx| inner.queue.wake(tx, &lane(id))).await? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// From where on an endpoint is told again.

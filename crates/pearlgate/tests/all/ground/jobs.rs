@@ -420,3 +420,115 @@ on_both! {
         assert!(place < 16, "the urgent one was the {place}th");
     }
 }
+
+async fn put_again(db: &Db, queue: &Queue, number: u32) {
+    let queue = queue.clone();
+    db.write(move |tx| queue.enqueue_again(tx, &Polish { number }, &When::now(START, USEFUL).unique("one")))
+        .await
+        .unwrap();
+}
+
+on_both! {
+    async fn what_is_put_again_while_it_runs_runs_once_more(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        let (handlers, begun, go_on) = held(&runs);
+        put_again(&bare.db, &queue, 1).await;
+        put_again(&bare.db, &queue, 1).await;
+        let worker = Worker::start(bare.db.clone(), queue.clone(), handlers);
+        begun.notified().await;
+        // However often: what the second run sees is all of it.
+        for _ in 0..3 {
+            put_again(&bare.db, &queue, 1).await;
+        }
+        go_on.notify_one();
+        begun.notified().await;
+        go_on.notify_one();
+        none_wait(bare).await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(1, 2)]), "once more, and no more than that");
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn what_is_not_tried_counts_as_no_attempt(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        let later = Duration::from_secs(60);
+        let worker = Worker::start(bare.db.clone(), queue.clone(), counting(&runs, move |times| {
+            if times <= 5 { Err(JobError::Later(later)) } else { Ok(()) }
+        }));
+        for times in 1..=5 {
+            let due = bare.clock.now() + later;
+            until("it is put off", || async { rows(&bare.db).await.first().is_some_and(|row| (row.0, row.1) == (due, 0)) }).await;
+            assert_eq!(runs.lock().unwrap()[&0], times, "more often than it may be tried");
+            assert_eq!(rows(&bare.db).await[0].3, "[]");
+            bare.clock.advance(later);
+        }
+        none_wait(bare).await;
+        assert!(jobs::dead(&bare.db).await.unwrap().is_empty());
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn what_waits_in_a_lane_is_woken_together(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..3, When::now(START, USEFUL)).await;
+        let worker = Worker::start(bare.db.clone(), queue.clone(), counting(&runs, |times| {
+            if times == 1 { Err(JobError::Later(Duration::from_secs(3_000))) } else { Ok(()) }
+        }));
+        until("all are put off", || async {
+            rows(&bare.db).await.iter().all(|row| row.0 > START && row.1 == 0)
+        }).await;
+        let waker = queue.clone();
+        assert_eq!(bare.db.write(move |tx| waker.wake(tx, "another lane")).await.unwrap(), 0);
+        assert_eq!(rows(&bare.db).await.len(), 3);
+        let waker = queue.clone();
+        assert_eq!(bare.db.write(move |tx| waker.wake(tx, jobs::MAIN)).await.unwrap(), 3);
+        none_wait(bare).await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 2), (1, 2), (2, 2)]));
+        worker.stop().await;
+    }
+}
+
+/// A job that waits for somebody else's machine; each machine has a lane of its own.
+#[derive(Debug, Serialize, Deserialize)]
+struct Call {
+    machine: u32,
+}
+impl Job for Call {
+    const KIND: &'static str = "test.call";
+    fn lane(&self) -> std::borrow::Cow<'static, str> {
+        format!("machine {}", self.machine).into()
+    }
+}
+
+on_both! {
+    async fn whoever_hangs_in_one_lane_holds_up_no_other(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        let called = Arc::new(AtomicUsize::new(0));
+        let count = called.clone();
+        let handlers = counting(&runs, |_| Ok(())).on(move |call: Call| {
+            let count = count.clone();
+            async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                // The even ones never answer.
+                if call.machine.is_multiple_of(2) { std::future::pending().await } else { Ok(()) }
+            }
+        });
+        let caller = queue.clone();
+        bare.db.write(move |tx| {
+            for machine in 0..4 {
+                for _ in 0..20 {
+                    caller.enqueue(tx, &Call { machine }, &When::now(START, USEFUL).urgent())?;
+                }
+            }
+            Ok(())
+        }).await.unwrap();
+        let worker = Worker::start(bare.db.clone(), queue.clone(), handlers);
+        enqueue(&bare.db, &queue, 0..50, When::now(START, USEFUL)).await;
+        none_wait(bare).await;
+        until("the others are called", || async { called.load(Ordering::SeqCst) == 2 * 8 + 2 * 20 }).await;
+        worker.stop().await;
+    }
+}

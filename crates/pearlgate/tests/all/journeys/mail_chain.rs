@@ -264,6 +264,58 @@ carried! { "", "", "";
     }
 }
 
+carried! { "", "", "";
+    async fn what_a_provider_says_of_one_mail_leaves_it_alone_for_nobody(world: &World) {
+        let World { app, first, second } = world;
+        first.be(Manner::NotThisOne);
+        for n in 0..5 {
+            app.register(&format!("p{n}@example.com")).await;
+            second.mail(&format!("p{n}@example.com"), 1).await;
+        }
+        assert_eq!((first.asked(), world.health("mail.first").short_circuited), (5, 0), "it is there");
+        first.be(Manner::Take);
+        app.register(ADA).await;
+        first.mail(ADA, 1).await;
+    }
+}
+
+carried! { "quota = \"3/24h\"", "quota = \"3/24h\"", "per_domain = \"4/24h\"";
+    async fn an_outage_spends_no_quota(world: &World) {
+        let World { app, first, second } = world;
+        [first, second].into_iter().for_each(|one| one.be(Manner::Break));
+        app.register(ADA).await;
+        world.it_waits().await;
+        for _ in 0..12 {
+            app.until("it waits for another try", || async {
+                let over = format!(
+                    "SELECT COUNT(*) FROM jobs WHERE kind = 'mail.deliver' AND run_at > {}
+                        AND (attempts = 0 OR history LIKE '%\"attempt\":' || CAST(attempts AS TEXT) || ',%')",
+                    app.clock.now().micros()
+                );
+                app.count(Box::leak(over.into_boxed_str())).await == 1
+            }).await;
+            let asked = first.asked() + second.asked();
+            app.clock.advance(6 * MINUTE);
+            app.until("it is tried again", || async { first.asked() + second.asked() > asked }).await;
+        }
+        let before = first.asked() + second.asked();
+        assert!(before > 12, "far more often than the quotas allow mails: {before}");
+        [first, second].into_iter().for_each(|one| one.be(Manner::Take));
+        app.until("it is taken", || async {
+            app.clock.advance(MINUTE);
+            first.taken().len() + second.taken().len() == 1
+        }).await;
+        for n in 0..3 {
+            app.register(&format!("p{n}@example.com")).await;
+        }
+        app.until("three more have room", || async {
+            app.clock.advance(MINUTE);
+            first.taken().len() + second.taken().len() == 4
+        }).await;
+        app.quiet().await;
+    }
+}
+
 /// An event as Resend tells it, signed as Svix signs.
 async fn tell(world: &World, id: &str, at: Timestamp, event: &Value, secret: &str) -> Answer {
     let body = event.to_string();

@@ -27,11 +27,11 @@ both! {
         app.quiet().await;
         app.app.db.observe();
         let next = app.refresh(&ada.refresh).await.str("/refresh_token");
-        let own = [&["NEXT_DUE"][..], &["KEYS"]];
-        let work: Vec<_> = app.app.db.observed().into_iter().filter(|work| !own.contains(&work.as_slice())).collect();
+        let own = |work: &Vec<&str>| !work.is_empty() && work.iter().all(|name| ["NEXT_LANE", "KEYS"].contains(name));
+        let work: Vec<_> = app.app.db.observed().into_iter().filter(|work| !own(work)).collect();
         assert_eq!(work, [["ROTATE"]]);
         app.get_as("/v1/me", &ada.access).await;
-        let work: Vec<_> = app.app.db.observed().into_iter().filter(|work| !own.contains(&work.as_slice())).collect();
+        let work: Vec<_> = app.app.db.observed().into_iter().filter(|work| !own(work)).collect();
         assert_eq!(work, [["LOAD"]], "and so is the check of a session");
         assert_eq!(app.refresh(&next).await.status, 200);
     }

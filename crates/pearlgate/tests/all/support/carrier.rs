@@ -23,6 +23,8 @@ pub enum Manner {
     NoSuchAddress,
     /// Our key is wrong.
     WrongKey,
+    /// It does not like this one mail.
+    NotThisOne,
 }
 
 /// A mail as it was handed over.
@@ -161,6 +163,10 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
             422,
             json!({ "ErrorCode": 406, "Message": "You tried to send to a recipient that is inactive." }),
         ),
+        (Manner::NotThisOne, true) => {
+            (422, json!({ "statusCode": 422, "name": "invalid_attachment", "message": "No." }))
+        }
+        (Manner::NotThisOne, false) => (422, json!({ "ErrorCode": 402, "Message": "Invalid." })),
         (Manner::WrongKey, true) => {
             (401, json!({ "statusCode": 401, "name": "restricted_api_key", "message": "API key is invalid" }))
         }
