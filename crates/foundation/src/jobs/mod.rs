@@ -140,8 +140,7 @@ impl Queue {
     /// # Errors
     /// [`db::Error`] as every statement.
     pub fn enqueue<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<bool> {
-        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.put(tx, &store::INSERT, (J::KIND, &job.lane()), &payload, when)
+        self.put_job(tx, &store::INSERT, job, when)
     }
 
     /// Writes a job in this transaction, or sees to it that the one with its unique key runs once more when it runs
@@ -150,8 +149,7 @@ impl Queue {
     /// # Errors
     /// [`db::Error`] as every statement.
     pub fn enqueue_again<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<()> {
-        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.put(tx, &store::INSERT_AGAIN, (J::KIND, &job.lane()), &payload, when).map(|_| ())
+        self.put_job(tx, &store::INSERT_AGAIN, job, when).map(|_| ())
     }
 
     /// The same, and the one with its unique key does not wait any longer: for what waits for another try.
@@ -159,12 +157,11 @@ impl Queue {
     /// # Errors
     /// [`db::Error`] as every statement.
     pub fn enqueue_now<J: Job>(&self, tx: &mut Tx<'_>, job: &J, when: &When) -> db::Result<()> {
-        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
-        self.put(tx, &store::INSERT_NOW, (J::KIND, &job.lane()), &payload, when).map(|_| ())
+        self.put_job(tx, &store::INSERT_NOW, job, when).map(|_| ())
     }
 
-    /// What waits in a lane for another time does not wait any longer, and what runs there runs once more. Some of it, in
-    /// this transaction: how many there were of those that wait. Again until there are none.
+    /// Some of what waits in a lane for another time does not wait any longer, and what runs there runs once more. Gives how
+    /// many waited: whoever wants to wake all of it asks again, in other transactions, until none did.
     ///
     /// # Errors
     /// [`db::Error`] as every statement.
@@ -174,6 +171,17 @@ impl Queue {
         let woken = tx.execute(&store::WAKE_LANE, params![lane, now])?;
         tx.after_commit(self.wake.clone());
         Ok(woken)
+    }
+
+    fn put_job<J: Job>(
+        &self,
+        tx: &mut Tx<'_>,
+        statement: &'static db::Statement,
+        job: &J,
+        when: &When,
+    ) -> db::Result<bool> {
+        let payload = serde_json::to_string(job).map_err(|e| db::Error::Bug(format!("{}: {e}", J::KIND)))?;
+        self.put(tx, statement, (J::KIND, &job.lane()), &payload, when)
     }
 
     fn put(

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::api::{Account, Said};
-use super::pace::{self, Full, Pace};
+use super::pace::{self, Full, Pace, Whose};
 use super::{BUDGET, Mailbox, Message, Smtp};
 use crate::db::{self, Db};
 use crate::kernel::{Clock, Timestamp};
@@ -49,7 +49,6 @@ pub enum Transport {
 pub(super) struct Provider {
     pub(super) name: String,
     pub(super) dependency: Dependency,
-    pub(super) account: Option<Account>,
     way: Way,
     paces: Vec<Pace>,
 }
@@ -100,10 +99,6 @@ impl Chain {
                 patience: Some(PATIENCE),
                 at_a_time: AT_A_TIME,
             });
-            let account = match &hop.transport {
-                Transport::Api(account) => Some(Account::clone(account)),
-                Transport::Smtp(_) | Transport::Mailbox(_) => None,
-            };
             let way = match hop.transport {
                 Transport::Smtp(smtp) => Way::Smtp(smtp),
                 Transport::Mailbox(mailbox) => Way::Mailbox(mailbox),
@@ -111,7 +106,7 @@ impl Chain {
                     Way::Api(account, HttpClient::new(dependency.clone(), None, ANSWER)?)
                 }
             };
-            Ok(Provider { name: hop.name, dependency, account, way, paces: hop.paces })
+            Ok(Provider { name: hop.name, dependency, way, paces: hop.paces })
         };
         let providers = hops.into_iter().map(provider).collect::<Result<_, String>>()?;
         Ok(Self { providers, clock, per_domain })
@@ -129,7 +124,7 @@ impl Chain {
     pub(super) async fn hand_over(&self, db: &Db, message: &Message) -> db::Result<Outcome> {
         let domain = message.to.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
         let paces: Vec<Pace> = self.per_domain.into_iter().collect();
-        let domain = pace::Way::Domain(domain);
+        let domain = Whose::Domain(domain);
         let taken = match pace::take(db, &domain, &paces, self.clock.now()).await? {
             Ok(taken) => taken,
             Err(full) => return Ok(Outcome::Later(full)),
@@ -158,8 +153,8 @@ impl Chain {
                 not_now(Full::for_a(LEFT_ALONE));
                 continue;
             }
-            let way = pace::Way::Provider(provider.name.clone());
-            let taken = match pace::take(db, &way, &provider.paces, self.clock.now()).await? {
+            let whose = Whose::Provider(provider.name.clone());
+            let taken = match pace::take(db, &whose, &provider.paces, self.clock.now()).await? {
                 Ok(taken) => taken,
                 Err(full) => {
                     not_now(full);
@@ -202,6 +197,14 @@ impl Chain {
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 impl Provider {
+    /// The account at its API; none for what has no API.
+    pub(super) fn account(&self) -> Option<&Account> {
+        match &self.way {
+            Way::Api(account, _) => Some(account),
+            Way::Smtp(_) | Way::Mailbox(_) => None,
+        }
+    }
+
     async fn send(&self, message: &Message, clock: &Clock) -> Result<Said, CallError> {
         match &self.way {
             Way::Smtp(smtp) => self.dependency.call(smtp.send(message)).await,

@@ -9,9 +9,9 @@ use axum::http::HeaderMap;
 
 use super::api::{Account, Event, Forged, Kind, What, line};
 use super::chain::Chain;
-use super::ses::Notice;
-use super::{MailRow, REMEMBERED, UNREACHABLE, store};
-use crate::db::{self, Db};
+use super::sns::Notice;
+use super::{MailRow, Office, REMEMBERED, UNREACHABLE, store};
+use crate::db;
 use crate::kernel::{Id, Timestamp, sha256};
 use crate::outbound::{CallError, Dependencies, HttpClient, Private, Settings};
 use crate::params;
@@ -43,7 +43,7 @@ pub enum NotHeard {
 
 /// Hears what providers tell. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Hearing {
+pub(super) struct Hearing {
     accounts: Arc<HashMap<String, Account>>,
     /// For the certificates of Amazon's notices; where no provider is Amazon, none.
     client: Option<HttpClient>,
@@ -55,7 +55,7 @@ impl Hearing {
         let told = |account: &&Account| !account.events_secret.reveal().is_empty();
         let accounts: HashMap<String, Account> = (chain.providers.iter())
             .filter_map(|provider| {
-                let account = provider.account.as_ref().filter(told)?;
+                let account = provider.account().filter(told)?;
                 Some((provider.name.clone(), account.clone()))
             })
             .collect();
@@ -74,18 +74,15 @@ impl Hearing {
     }
 
     /// Hears a request of a provider's; gives how many events were new.
-    ///
-    /// # Errors
-    /// [`NotHeard`].
-    pub async fn hear(
+    pub(super) async fn hear(
         &self,
-        db: &Db,
-        (provider, key): (&str, fn(&str) -> String),
+        office: &Office,
+        provider: &str,
         headers: &HeaderMap,
         body: &[u8],
-        now: Timestamp,
     ) -> Result<usize, NotHeard> {
         let account = self.accounts.get(provider).ok_or(NotHeard::Nobody)?;
+        let (now, key) = (office.clock.now(), office.key);
         let events = match account.kind {
             Kind::Ses => self.noticed(account, body, now).await?,
             _ => account.events(headers, body, now).map_err(NotHeard::Forged)?,
@@ -93,7 +90,7 @@ impl Hearing {
         let mut new = 0;
         for batch in events.chunks(BATCH) {
             let (batch, provider) = (batch.to_vec(), provider.to_owned());
-            let heard = db.write(move |tx| {
+            let heard = office.db.write(move |tx| {
                 let mut new = 0;
                 for event in &batch {
                     new += usize::from(note(tx, &provider, key, event, now)?);

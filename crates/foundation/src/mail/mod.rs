@@ -19,10 +19,13 @@ mod resend;
 mod sendgrid;
 mod ses;
 mod smtp;
+mod sns;
 mod store;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use crate::db::{self, Db, Tx};
@@ -33,7 +36,7 @@ use crate::params;
 
 pub use api::{Account, Forged, Kind};
 pub use chain::{Hop, Transport};
-pub use events::{Hearing, NotHeard};
+pub use events::NotHeard;
 pub use mailbox::{Kept, Mailbox};
 pub use pace::Pace;
 pub use render::{Message, Renderer};
@@ -42,6 +45,7 @@ pub use store::{Delivery, STATEMENTS, Suppression};
 
 use api::line;
 use chain::{Chain, Outcome};
+use events::Hearing;
 use pace::Full;
 
 /// The whole time that one provider may take for a mail (`outages.md`).
@@ -116,7 +120,7 @@ pub struct Office {
 /// Takes mails in transactions, delivers them by jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Postman {
-    chain: std::sync::Arc<Chain>,
+    chain: Arc<Chain>,
     office: Office,
     hearing: Hearing,
 }
@@ -194,9 +198,12 @@ impl Postman {
         self.chain.is_slow(self.office.clock.now())
     }
 
-    /// Whoever hears what providers tell.
-    pub fn hearing(&self) -> &Hearing {
-        &self.hearing
+    /// Hears what a provider tells of its mails; gives how many of its events were new.
+    ///
+    /// # Errors
+    /// [`NotHeard`].
+    pub async fn hear(&self, provider: &str, headers: &HeaderMap, body: &[u8]) -> Result<usize, NotHeard> {
+        self.hearing.hear(&self.office, provider, headers, body).await
     }
 
     async fn deliver(&self, job: &DeliverMail) -> Result<(), JobError> {
@@ -273,12 +280,11 @@ impl Postman {
 
     /// What waits for the same moment does not come back in the same moment; what is urgent comes back first.
     fn later(&self, job: &DeliverMail, full: Full, now: Timestamp) -> Duration {
-        let left = job.until.map_or(full.spread, |until| (now + full.pause).until(until) / 2);
-        let spread = full.spread.min(left);
         if job.urgent {
             return full.pause;
         }
-        let millis = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX).max(200);
+        let left = job.until.map_or(full.spread, |until| (now + full.pause).until(until) / 2);
+        let millis = u32::try_from(full.spread.min(left).as_millis()).unwrap_or(u32::MAX).max(200);
         full.pause + Duration::from_millis(u64::from(self.office.chance.below(millis)))
     }
 

@@ -55,16 +55,16 @@ impl Full {
     }
 }
 
-/// What has a pace.
+/// Whose pace it is.
 #[derive(Debug, Clone)]
-pub(super) enum Way {
+pub(super) enum Whose {
     /// A provider.
     Provider(String),
     /// A domain.
     Domain(String),
 }
 
-impl Way {
+impl Whose {
     /// Its name in the table, for one of its paces.
     fn subject(&self, n: usize) -> String {
         match self {
@@ -80,30 +80,30 @@ const SPREAD: Duration = Duration::from_secs(3_600);
 /// Takes a place in each of these spans, or in none.
 pub(super) async fn take(
     db: &Db,
-    way: &Way,
+    whose: &Whose,
     paces: &[Pace],
     now: Timestamp,
 ) -> db::Result<Result<Taken, Full>> {
     if paces.is_empty() {
         return Ok(Ok(Taken::new()));
     }
-    let (paces, way) = (paces.to_vec(), way.clone());
+    let (paces, whose) = (paces.to_vec(), whose.clone());
     db.write(move |tx| {
         let mut taken = Taken::new();
         for (n, pace) in paces.iter().enumerate() {
             let (starts, ends) = pace.window(now);
-            let (subject, most) = (way.subject(n), i64::from(pace.count));
+            let (subject, most) = (whose.subject(n), i64::from(pace.count));
             if tx.opt::<(i64,)>(&store::TAKE_PLACE, params![subject, starts, most, ends])?.is_some() {
                 taken.push((subject, starts));
                 continue;
             }
             put_back(tx, &taken)?;
-            let spans = match way {
-                Way::Provider(_) => {
+            let spans = match whose {
+                Whose::Provider(_) => {
                     u32::try_from(jobs::waiting_in(tx, DeliverMail::LANE)?).unwrap_or(u32::MAX) / pace.count
                 }
                 // How much waits for one domain is not known.
-                Way::Domain(_) => 2,
+                Whose::Domain(_) => 2,
             };
             let spread = pace.per.saturating_mul(spans).min(SPREAD.max(pace.per));
             return Ok(Err(Full { pause: now.until(ends).max(Duration::from_millis(50)), spread }));

@@ -172,11 +172,6 @@ impl Dependency {
         outcome
     }
 
-    /// Whether it is being left alone; one call may be due to find out.
-    pub fn is_open(&self) -> bool {
-        self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open()
-    }
-
     /// Whether a call would not be made now.
     pub fn is_left_alone(&self) -> bool {
         let Some(patience) = self.0.settings.patience.as_ref() else { return false };

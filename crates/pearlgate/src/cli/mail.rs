@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use foundation::kernel::Clock;
 use foundation::mail::{self, Delivery};
 
-use super::user::{open, other};
-use super::{Failure, Mail, block_on, say};
+use super::user::with_app;
+use super::{Failure, Mail};
 use crate::accounts;
-use crate::app::{App, MIGRATIONS};
+use crate::app::App;
 use crate::mailing;
 
 pub(super) fn run(command: &Mail) -> Result<ExitCode, Failure> {
@@ -16,13 +15,7 @@ pub(super) fn run(command: &Mail) -> Result<ExitCode, Failure> {
     | Mail::Show { common, .. }
     | Mail::Suppressions { common, .. }
     | Mail::Lift { common, .. }) = command;
-    block_on(async {
-        let app = open(common)?;
-        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
-        let words = act(&app, command).await.map_err(Failure::Other)?;
-        say(&words);
-        Ok(ExitCode::SUCCESS)
-    })?
+    with_app(common, |app| async move { act(&app, command).await })
 }
 
 async fn act(app: &App, command: &Mail) -> Result<String, String> {

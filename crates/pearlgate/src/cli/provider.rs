@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use foundation::kernel::Clock;
-
-use super::user::{open, other};
-use super::{Failure, Provider, block_on, say};
-use crate::app::{App, MIGRATIONS};
+use super::user::with_app;
+use super::{Failure, Provider};
+use crate::app::App;
 use crate::federation;
 
 pub(super) fn run(command: &Provider) -> Result<ExitCode, Failure> {
@@ -15,13 +13,7 @@ pub(super) fn run(command: &Provider) -> Result<ExitCode, Failure> {
     | Provider::Disable { common, .. }
     | Provider::Enable { common, .. }
     | Provider::Remove { common, .. }) = command;
-    block_on(async {
-        let app = open(common)?;
-        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
-        let words = act(&app, command).await.map_err(Failure::Other)?;
-        say(&words);
-        Ok(ExitCode::SUCCESS)
-    })?
+    with_app(common, |app| async move { act(&app, command).await })
 }
 
 async fn act(app: &App, command: &Provider) -> Result<String, String> {

@@ -19,20 +19,14 @@ pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
         | User::ResetFactors { who, common, .. }
         | User::SignOut { who, common } => (who, common),
     };
-    block_on(async {
-        // Inside: what sends mail wants a runtime around it, also when it sends none.
-        let app = open(common)?;
-        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
-        let found = accounts::find(&app, who).await.map_err(|e| other(&e))?;
+    with_app(common, |app| async move {
+        let words = |e: foundation::db::Error| e.to_string();
+        let found = accounts::find(&app, who).await.map_err(words)?;
         let user = found.ok_or_else(|| {
-            Failure::Other(format!(
-                "there is nobody called {who:?}; give the address of an account, or its id (usr_…)"
-            ))
+            format!("there is nobody called {who:?}; give the address of an account, or its id (usr_…)")
         })?;
-        let words = act(&app, command, user).await.map_err(|e| other(&e))?;
-        say(&words);
-        Ok(ExitCode::SUCCESS)
-    })?
+        act(&app, command, user).await.map_err(words)
+    })
 }
 
 async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Result<String> {
@@ -77,6 +71,20 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
             Ok(format!("Every session of {user} has ended. They may sign in again."))
         }
     }
+}
+
+/// Opens what a command works on, brings it up to date, and says what came of the command.
+pub(super) fn with_app<F: Future<Output = Result<String, String>>>(
+    common: &Common,
+    act: impl FnOnce(App) -> F,
+) -> Result<ExitCode, Failure> {
+    // Inside: what sends mail wants a runtime around it, also when it sends none.
+    block_on(async {
+        let app = open(common)?;
+        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
+        say(&act(app).await.map_err(Failure::Other)?);
+        Ok(ExitCode::SUCCESS)
+    })?
 }
 
 pub(super) fn open(common: &Common) -> Result<App, Failure> {

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use foundation::kernel::{Clock, Id, Timestamp};
+use foundation::kernel::{Id, Timestamp};
 
-use super::user::{open, other};
-use super::{Failure, Webhook, block_on, say};
-use crate::app::{App, MIGRATIONS};
+use super::user::with_app;
+use super::{Failure, Webhook};
+use crate::app::App;
 use crate::webhooks::{self, Cursor, EndpointRow};
 
 pub(super) fn run(command: &Webhook) -> Result<ExitCode, Failure> {
@@ -18,13 +18,7 @@ pub(super) fn run(command: &Webhook) -> Result<ExitCode, Failure> {
     | Webhook::Resume { common, .. }
     | Webhook::Deliveries { common, .. }
     | Webhook::Replay { common, .. }) = command;
-    block_on(async {
-        let app = open(common)?;
-        app.db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| other(&e))?;
-        let words = act(&app, command).await.map_err(Failure::Other)?;
-        say(&words);
-        Ok(ExitCode::SUCCESS)
-    })?
+    with_app(common, |app| async move { act(&app, command).await })
 }
 
 async fn act(app: &App, command: &Webhook) -> Result<String, String> {

@@ -4,9 +4,9 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use foundation::http::read_body;
 use foundation::kernel::Problem;
+use foundation::limits::Taken;
 use foundation::mail::NotHeard;
 
-use crate::accounts;
 use crate::app::App;
 use crate::errors;
 use crate::limits::{self, PROOF_NETWORK};
@@ -32,16 +32,14 @@ pub async fn hear(
 ) -> Result<StatusCode, Problem> {
     let headers = request.headers().clone();
     let body = read_body(request, MOST).await?;
-    let (now, who) = (app.clock.now(), (provider.as_str(), accounts::address_key as fn(&str) -> String));
-    match app.postman.hearing().hear(&app.db, who, &headers, &body, now).await {
+    match app.postman.hear(&provider, &headers, &body).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(NotHeard::Nobody) => Err(Problem::not_found()),
         Err(unproven @ (NotHeard::Forged(_) | NotHeard::Away(_))) => {
             // Whoever cannot prove it fills no log.
             let network = client.network().to_string();
             let taken = app.limits.take(PROOF_NETWORK.name, network.as_bytes()).await;
-            if let Some(taken) = taken.map_err(|e| e.to_problem())?.filter(foundation::limits::Taken::refused)
-            {
+            if let Some(taken) = taken.map_err(|e| e.to_problem())?.filter(Taken::refused) {
                 return Err(limits::too_many(&taken));
             }
             metrics::counter!("mail_events_unproven_total").increment(1);

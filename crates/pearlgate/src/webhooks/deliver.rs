@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foundation::db::{self, Tx};
-use foundation::jobs::{Backoff, Handlers, Job, JobError, Lane};
+use foundation::jobs::{Backoff, Handlers, Job, JobError};
 use foundation::kernel::{Clock, Id, Secret, Timestamp};
 use foundation::outbound::{CallError, Dependencies, Dependency, HttpClient, Patience, Settings as Limits};
 use foundation::params;
@@ -26,7 +26,6 @@ const BUDGET: Duration = Duration::from_secs(10);
 const ANSWER: usize = 64 * 1024;
 /// Messages to one receiver at a time: as many as its lane has places.
 const AT_A_TIME: usize = 8;
-const ALL_AT_A_TIME: usize = 64;
 /// After three failures in a row nothing is told at that address for a while.
 const PATIENCE: Patience =
     Patience { failures: 3, first: Duration::from_secs(10), longest: Duration::from_secs(60), slow: None };
@@ -52,7 +51,6 @@ impl Job for Deliver {
     const KIND: &'static str = "webhooks.deliver";
     /// Each event has its own end; this goes on.
     const MAX_ATTEMPTS: i64 = i64::MAX;
-    const LANE: Lane = "webhooks";
     /// Its receiver's own: whoever hangs there holds up nobody else.
     fn lane(&self) -> Cow<'static, str> {
         lane(self.endpoint).into()
@@ -86,7 +84,8 @@ impl Webhooks {
             timeout: BUDGET,
             degraded: "applications are told later what happened, in order",
             patience: None,
-            at_a_time: ALL_AT_A_TIME,
+            // Each receiver is a branch with places of its own.
+            at_a_time: AT_A_TIME,
         });
         let client = HttpClient::guarded(all.clone(), ANSWER, settings.private.clone())?.untraced();
         Ok(Self { all, client, known: Arc::default() })
@@ -237,8 +236,8 @@ async fn send(app: &App, client: &HttpClient, due: &Due) -> Result<(), CallError
         let answer = asking.post(&due.url, &headers, body.into()).await?;
         match answer.status {
             200..=299 => Ok(()),
-            // It is there, and does not want this one: that says nothing of the others.
             status @ (408 | 429) => Err(CallError::Away(format!("it answered {status}"))),
+            // It is there, and does not want this one: that says nothing of the others.
             status => Err(CallError::Refused(format!("it answered {status}"))),
         }
     });

@@ -94,20 +94,11 @@ both! {
         assert_eq!(app.count(waiting).await, 4, "one notice for each");
         // From a device that is known, so that it is no news itself.
         let newcomer = Person::of(&app.post("/v1/auth/login", json!({ "email": lost.email, "password": NEW, "device_token": known })).await);
-        // An attempt that is over stands in the job's history; what was put off because the provider is left alone is none.
-        let all_wait = || async {
-            let over = format!(
-                "SELECT COUNT(*) FROM jobs WHERE kind = 'mail.deliver' AND run_at > {}
-                    AND (attempts = 0 OR history LIKE '%\"attempt\":' || CAST(attempts AS TEXT) || ',%')",
-                app.clock.now().micros()
-            );
-            app.count(Box::leak(over.into_boxed_str())).await == 4
-        };
-        app.until("all were tried", all_wait).await;
+        app.mails_wait(4).await;
         for _ in 0..OF_THE_OUTAGE / MINUTES {
             // No pause between two looks is longer than a step.
             app.clock.advance(Duration::from_secs(MINUTES * 60));
-            app.until("all were looked at again", all_wait).await;
+            app.mails_wait(4).await;
         }
         assert_eq!(app.app.mailbox.as_ref().unwrap().list(None, None).len(), before, "nothing goes out, so this is an outage");
         assert_eq!(app.count("SELECT COUNT(*) FROM dead_jobs").await, 0, "nothing is given up");

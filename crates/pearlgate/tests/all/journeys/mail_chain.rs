@@ -66,12 +66,6 @@ impl World {
         self.became(to).await
     }
 
-    /// Nobody took it: it waits for another try.
-    async fn it_waits(&self) {
-        let waiting = "SELECT COUNT(*) FROM jobs WHERE kind = 'mail.deliver' AND history <> '[]'";
-        self.app.until("it waits", || async { self.app.count(waiting).await > 0 }).await;
-    }
-
     async fn notices(&self, person: &Person) -> Value {
         self.app.get_as("/v1/me", &person.access).await.json["notices"].clone()
     }
@@ -182,7 +176,7 @@ carried! { "", "", "";
         [first, second].into_iter().for_each(|one| one.be(Manner::Break));
         world.forgot(ADA).await;
         second.was_asked(1).await;
-        world.it_waits().await;
+        app.mails_wait(1).await;
         app.clock.advance(16 * MINUTE);
         let gone = world.until_it_is(ADA, "given_up").await;
         assert_eq!((gone.kind.as_str(), gone.detail.contains("no use")), ("password_reset", true), "{gone:?}");
@@ -288,16 +282,9 @@ carried! { "quota = \"3/24h\"", "quota = \"3/24h\"", "per_domain = \"4/24h\"";
         let World { app, first, second } = world;
         [first, second].into_iter().for_each(|one| one.be(Manner::Break));
         app.register(ADA).await;
-        world.it_waits().await;
+        app.mails_wait(1).await;
         for _ in 0..12 {
-            app.until("it waits for another try", || async {
-                let over = format!(
-                    "SELECT COUNT(*) FROM jobs WHERE kind = 'mail.deliver' AND run_at > {}
-                        AND (attempts = 0 OR history LIKE '%\"attempt\":' || CAST(attempts AS TEXT) || ',%')",
-                    app.clock.now().micros()
-                );
-                app.count(Box::leak(over.into_boxed_str())).await == 1
-            }).await;
+            app.mails_wait(1).await;
             let asked = first.asked() + second.asked();
             app.clock.advance(6 * MINUTE);
             app.until("it is tried again", || async { first.asked() + second.asked() > asked }).await;

@@ -8,8 +8,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use super::listening::{serve, wait};
 
 /// What a provider does with a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,16 +74,13 @@ pub struct Carrier {
 
 impl Carrier {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let inner = Arc::new(Inner {
             manner: Mutex::new(Manner::Take),
             asked: Mutex::default(),
             taken: Mutex::default(),
             arrived: Notify::new(),
         });
-        let router = Router::new().fallback(answer).with_state(inner.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let url = serve(Router::new().fallback(answer).with_state(inner.clone())).await;
         Self { url, inner }
     }
 
@@ -101,32 +99,15 @@ impl Carrier {
 
     /// Waits for the `count`th mail to somebody.
     pub async fn mail(&self, to: &str, count: usize) -> Handed {
-        let come = async {
-            loop {
-                let next = self.inner.arrived.notified();
-                if let Some(mail) = self.taken().into_iter().filter(|mail| mail.to() == to).nth(count - 1) {
-                    return mail;
-                }
-                next.await;
-            }
-        };
-        let come = tokio::time::timeout(std::time::Duration::from_secs(20), come).await;
-        come.unwrap_or_else(|_| panic!("no mail {count} to {to}: {:?}", self.taken()))
+        let found = || self.taken().into_iter().filter(|mail| mail.to() == to).nth(count - 1);
+        let come = wait(&self.inner.arrived, found).await;
+        come.unwrap_or_else(|| panic!("no mail {count} to {to}: {:?}", self.taken()))
     }
 
     /// Waits until it has been asked so often.
     pub async fn was_asked(&self, count: usize) {
-        let come = async {
-            loop {
-                let next = self.inner.arrived.notified();
-                if self.asked() >= count {
-                    return;
-                }
-                next.await;
-            }
-        };
-        let come = tokio::time::timeout(std::time::Duration::from_secs(20), come).await;
-        assert!(come.is_ok(), "it was asked {} times, not {count}", self.asked());
+        let enough = wait(&self.inner.arrived, || (self.asked() >= count).then_some(())).await;
+        assert!(enough.is_some(), "it was asked {} times, not {count}", self.asked());
     }
 }
 

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod carrier;
 mod contract;
 pub mod idp;
+mod listening;
 mod postgres;
 pub mod receiver;
 pub mod soft_key;
@@ -364,6 +365,20 @@ impl TestApp {
 
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, so: impl Fn() -> F) {
         until(what, so).await;
+    }
+
+    /// Waits until so many mails wait for another try, and none is on its way. A try that is over stands in the job's history;
+    /// what was put off because nobody is asked just now is none.
+    pub async fn mails_wait(&self, count: i64) {
+        self.until("mails wait for another try", || async {
+            let waiting = format!(
+                "SELECT COUNT(*) FROM jobs WHERE kind = 'mail.deliver' AND run_at > {}
+                    AND (attempts = 0 OR history LIKE '%\"attempt\":' || CAST(attempts AS TEXT) || ',%')",
+                self.clock.now().micros()
+            );
+            self.count(Box::leak(waiting.into_boxed_str())).await == count
+        })
+        .await;
     }
 
     /// Breaks (or mends) a dependency.

@@ -6,8 +6,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use super::listening::{serve, wait};
 
 /// What a receiver does with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,16 +60,13 @@ pub struct Receiver {
 
 impl Receiver {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let inner = Arc::new(Inner {
             manner: Mutex::new(Manner::Take),
             all: Mutex::default(),
             taken: Mutex::default(),
             arrived: Notify::new(),
         });
-        let router = Router::new().fallback(answer).with_state(inner.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let url = serve(Router::new().fallback(answer).with_state(inner.clone())).await + "/hook";
         Self { url, inner }
     }
 
@@ -101,19 +99,9 @@ impl Receiver {
     }
 
     async fn wait(&self, what: &str, count: usize, of: impl Fn() -> Vec<Heard>) -> Vec<Heard> {
-        let come = async {
-            loop {
-                let next = self.inner.arrived.notified();
-                let heard = of();
-                if heard.len() >= count {
-                    return heard;
-                }
-                next.await;
-            }
-        };
-        let patience = std::time::Duration::from_secs(20);
-        let heard = tokio::time::timeout(patience, come).await;
-        heard.unwrap_or_else(|_| panic!("{count} messages are not {what}: {:#?}", of()))
+        let enough = || Some(of()).filter(|heard| heard.len() >= count);
+        let heard = wait(&self.inner.arrived, enough).await;
+        heard.unwrap_or_else(|| panic!("{count} messages are not {what}: {:#?}", of()))
     }
 }
 
