@@ -107,6 +107,7 @@ both! {
         // Back again: the same notices, once each, to the address that was the account's when it happened.
         mail_is(app, "none").await;
         app.clock.advance(Duration::from_secs(MINUTES * 60));
+        app.mails_go().await;
         app.quiet().await;
         let notice = mailed(app, "changed@ex.test", "password_changed", 1).await;
         let by_mailbox = mailed(app, "lost@ex.test", "password_changed", 1).await;

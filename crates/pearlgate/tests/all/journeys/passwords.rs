@@ -123,6 +123,8 @@ both! {
             assert_eq!(app.get_as("/v1/me", &ada.access).await.status, 200);
             current = winners[0].clone();
             assert_eq!(app.login(&ada.email, &current).await.status, 200);
+            // Those that were wrong after the winner was right still count against the session.
+            app.forgive().await;
         }
         app.quiet().await;
         assert_eq!(mails(app, &ada.email, "password_changed"), 5);
