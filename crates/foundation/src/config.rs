@@ -22,6 +22,17 @@ pub struct ConfigError {
     pub what: String,
 }
 
+/// A setting as it may be shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Its key, such as `server.listen`.
+    pub key: String,
+    /// Its value; `(hidden)` for a secret that is set.
+    pub value: serde_json::Value,
+    /// Where it was set: a file and line, an environment variable, an option, or `the defaults`.
+    pub place: String,
+}
+
 /// What the section is called that others begin as.
 const TEMPLATE: &str = "*";
 
@@ -152,6 +163,22 @@ impl Layers {
 
     /// All settings as TOML, the values of `secrets` hidden.
     pub fn show(&self, secrets: &[&str]) -> String {
+        toml::to_string(&self.hiding(secrets)).unwrap_or_default()
+    }
+
+    /// Each setting and where it was set, by key, the values of `secrets` hidden. Of templates, only what was made of them.
+    pub fn shown(&self, secrets: &[&str]) -> Vec<Shown> {
+        let mut all = flatten("", &self.hiding(secrets));
+        all.retain(|(key, _)| !key.split('.').any(|part| part == TEMPLATE));
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let shown = |(key, value): (String, Value)| {
+            let place = self.place_of(&key).to_owned();
+            Shown { key, value: serde_json::to_value(&value).unwrap_or_default(), place }
+        };
+        all.into_iter().map(shown).collect()
+    }
+
+    fn hiding(&self, secrets: &[&str]) -> Table {
         let mut shown = self.settings.clone();
         for key in secrets.iter().flat_map(|key| self.named(key)) {
             let hide = |value: &mut Value| {
@@ -165,7 +192,7 @@ impl Layers {
                 None => {}
             }
         }
-        toml::to_string(&shown).unwrap_or_default()
+        shown
     }
 
     /// The keys that a key stands for: `providers.*.client_secret` is one in every section of that template.
@@ -340,6 +367,20 @@ mod tests {
         assert_eq!(all.apps.into_iter().collect::<Vec<_>>(), expected);
         let shown = layers.show(&["apps.*.secret"]);
         assert!(shown.contains("secret = \"(hidden)\"") && !shown.contains("\"s\""), "{shown}");
+        let listed = layers.shown(&["apps.*.secret"]);
+        let all: Vec<_> =
+            listed.iter().map(|one| format!("{} = {} by {}", one.key, one.value, one.place)).collect();
+        assert_eq!(
+            all,
+            [
+                "apps.one.id = \"1\" by file, line 2",
+                "apps.one.most = 5 by the defaults",
+                "apps.one.secret = \"(hidden)\" by file, line 3",
+                "apps.two.id = \"\" by the defaults",
+                "apps.two.most = 7 by T__APPS__TWO__MOST",
+                "apps.two.secret = \"\" by the defaults",
+            ]
+        );
         for wrong in ["[apps.one]\nname = \"1\"", "[apps.\"Ünder\"]\nid = \"1\"", "[apps]\none = \"1\""] {
             assert!(layers.text("file", wrong).is_err(), "{wrong}");
         }

@@ -15,6 +15,7 @@ use foundation::telemetry::Metrics;
 use minijinja::Environment;
 use tokio::sync::{Notify, watch};
 
+use crate::access::By;
 use crate::accounts::{self, UserRow};
 use crate::federation::Providers;
 use crate::limits;
@@ -45,7 +46,8 @@ migrations!(
     "0006_second_factors",
     "0007_passkeys",
     "0008_federation",
-    "0009_outside"
+    "0009_outside",
+    "0010_access"
 );
 
 /// The server's parts. Cheap to clone.
@@ -209,6 +211,29 @@ impl App {
         webhooks::tell_of(tx, self, user, kind, &details)?;
         let event = Event { kind, actor: user.to_string(), address: place(from), details };
         self.trail.record(tx, &Stream::of(user), &event)
+    }
+
+    /// Writes what an operator did to somebody, or to the server, and in which session. Applications that want to be told are
+    /// told.
+    ///
+    /// # Errors
+    /// As every statement.
+    pub fn audit_by(
+        &self,
+        tx: &mut Tx<'_>,
+        stream: &Stream,
+        kind: &'static str,
+        by: &By,
+        mut details: serde_json::Value,
+    ) -> db::Result<()> {
+        if let Ok(user) = stream.name().parse() {
+            webhooks::tell_of(tx, self, user, kind, &details)?;
+        }
+        let session = by.session();
+        if let Some(details) = details.as_object_mut().filter(|_| !session.is_empty()) {
+            details.insert("session".into(), session.into());
+        }
+        self.trail.record(tx, stream, &Event { kind, actor: by.actor(), address: place(by.from), details })
     }
 }
 

@@ -3,7 +3,9 @@
 //! A slice is a folder: `model.rs` is pure, `store.rs` holds its statements, `flow.rs` its steps and transactions,
 //! `http.rs` and `pages.rs` its doors. `router.rs` is the whole URL map.
 
+pub mod access;
 pub mod accounts;
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod dev;
@@ -35,7 +37,9 @@ pub mod webhooks;
 /// Every statement of this program, for the test that prepares them on both databases.
 pub fn statements() -> Vec<&'static foundation::db::Statement> {
     let ours = [
+        access::STATEMENTS,
         accounts::STATEMENTS,
+        admin::STATEMENTS,
         email_change::STATEMENTS,
         federation::STATEMENTS,
         lockout::STATEMENTS,

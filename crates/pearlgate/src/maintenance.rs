@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use foundation::audit;
 use foundation::http::sweep as sweep_idempotency;
 use foundation::jobs::{Handlers, Job, JobError};
 use foundation::limits::sweep as sweep_limits;
@@ -10,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::{
-    federation, lockout, magic_links, mailed, mfa, passkeys, passwords, recovery, registration, sessions,
-    sign_in, webhooks,
+    access, accounts, federation, lockout, magic_links, mailed, mfa, passkeys, passwords, recovery,
+    registration, sessions, sign_in, webhooks,
 };
 
+/// Batches of old events that one sweep removes: 100,000 events. The next sweep goes on.
+const MOST_BATCHES: u32 = 200;
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Sweeps what expired, in small batches.
@@ -29,6 +32,7 @@ pub fn handlers(app: &App) -> Handlers {
     let inner = app.clone();
     let mut handlers = app.postman.handle(Handlers::default());
     for slice in [
+        accounts::handle,
         registration::handle,
         recovery::handle,
         magic_links::handle,
@@ -58,11 +62,26 @@ async fn sweep(app: App) -> Result<(), JobError> {
             let told = webhooks::sweep(tx, &inner)?;
             let mails = sweep_mails(tx, inner.clock.now())?;
             let limits = sweep_limits(tx, inner.clock.now())?;
+            access::sweep(tx, &inner)?;
             Ok(sessions || people || secrets || guesses || attempts || limits || sign_ins || told || mails)
         });
         if !more.await? {
+            forget_events(&app).await?;
             passwords::learn_foreign(&app).await?;
             return Ok(());
         }
     }
+}
+
+/// Removes events that are older than they are to be kept. A transaction for each batch: it locks heads of chains, and
+/// recording waits for those.
+async fn forget_events(app: &App) -> Result<(), JobError> {
+    let Some(keep) = app.settings.audit_keep else { return Ok(()) };
+    let before = app.clock.now() - keep;
+    for _ in 0..MOST_BATCHES {
+        if !app.db.write(move |tx| audit::prune(tx, before)).await? {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -6,8 +6,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    accounts, email_change, federation, lockout, magic_links, mailing, mfa, passkeys, passwords, recovery,
-    registration, server, sessions, sign_in,
+    access, accounts, admin, email_change, federation, lockout, magic_links, mailing, mfa, passkeys,
+    passwords, recovery, registration, server, sessions, sign_in,
 };
 
 /// One refused field.
@@ -60,6 +60,8 @@ pub struct ProblemDocument {
         (name = "sign-in", description = "Getting in and out"),
         (name = "recovery", description = "The way back in"),
         (name = "account", description = "One's own account"),
+        (name = "access", description = "Who may do what"),
+        (name = "admin", description = "For operators: a session with a second factor, or a key"),
         (name = "server", description = "The server's own"),
     ),
     paths(
@@ -79,6 +81,22 @@ pub struct ProblemDocument {
         federation::http::exchange, federation::http::complete, federation::http::id_token,
         federation::http::my_identities, federation::http::begin_link, federation::http::link_token, federation::http::unlink,
         sessions::http::my_sessions, sessions::http::end_my_session, sessions::http::end_my_other_sessions,
+        access::http::authorize, access::http::authorize_batch, access::http::set_up,
+        access::http::roles_of_user, access::http::set_roles_of_user, access::http::list_roles, access::http::add_role,
+        access::http::one_role, access::http::change_role, access::http::remove_role,
+        admin::http::list_users, admin::http::one_user, admin::http::change_user, admin::http::suspend, admin::http::unsuspend,
+        admin::http::unlock, admin::http::force_reset, admin::http::reset_factors, admin::http::sessions_of_user,
+        admin::http::end_sessions_of_user, admin::http::end_session_of_user,
+        admin::audit::list_events, admin::audit::verify, admin::jobs::list_jobs, admin::jobs::one_job, admin::jobs::remove_job, admin::jobs::retry_job,
+        admin::mail::list_mail, admin::mail::one_mail,
+        admin::webhooks::list_webhooks, admin::webhooks::add_webhook, admin::webhooks::one_webhook,
+        admin::webhooks::change_webhook, admin::webhooks::remove_webhook, admin::webhooks::webhook_deliveries,
+        admin::webhooks::replay_webhook,
+        admin::providers::list_providers, admin::providers::add_provider, admin::providers::change_provider,
+        admin::providers::remove_provider,
+        admin::server::list_dependencies, admin::server::list_signing_keys, admin::server::rotate_signing_keys,
+        admin::server::list_settings,
+        access::http::list_keys, access::http::make_key, access::http::revoke_key,
         sessions::http::revocations, sessions::http::introspect,
         sessions::http::jwks, server::http::openid_configuration, server::http::live, server::http::ready,
         server::http::openapi,

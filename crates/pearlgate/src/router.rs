@@ -1,7 +1,8 @@
 //! The whole URL map on one page. Every door is closed; each is opened by name, with its guard beside it.
 //!
-//! `open`: anybody. `signed_in`: a good access token, or the cookie, of a living session. `internal`: the internal listener (in
-//! dev mode the public one too). `dev`: mounted in dev mode alone.
+//! `open`: anybody. `signed_in`: a good access token, or the cookie, of a living session. `operator`: the same with a second
+//! factor, or a key, that holds a permission. `internal`: the internal listener (in dev mode the public one too). `dev`: mounted
+//! in dev mode alone.
 //! After the guard stand the route's limits. Those by network and for everybody are spent here, before anything is read;
 //! those by address and session where it is known whose it is.
 
@@ -29,8 +30,8 @@ use crate::limits::{
     SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
 };
 use crate::{
-    accounts, dev, email_change, errors, federation, limits, lockout, magic_links, mailing, mfa, pages,
-    passkeys, passwords, recovery, registration, server, sessions, sign_in,
+    access, accounts, admin, dev, email_change, errors, federation, limits, lockout, magic_links, mailing,
+    mfa, pages, passkeys, passwords, recovery, registration, server, sessions, sign_in,
 };
 
 /// Where providers have browsers post to: the one form of other sites that is read. It is sent on, and does nothing else.
@@ -46,6 +47,12 @@ pub enum Guard {
     Open,
     /// Whoever holds a good access token, or the cookie, of a living session.
     SignedIn,
+    /// A session with a second factor, or a key, that holds this permission.
+    Operator(&'static str),
+    /// Whoever is signed in, or holds a key.
+    Caller,
+    /// The internal listener; and the public one for a key or an operator with this permission.
+    InternalOr(&'static str),
     /// The internal listener.
     Internal,
     /// Dev mode alone.
@@ -79,7 +86,7 @@ pub struct Doors {
 pub fn doors(app: &App) -> Doors {
     let mut map =
         Map { app: app.clone(), public: Router::new(), internal: Router::new(), routes: Vec::new() };
-    use Guard::{Dev, Internal, Open, SignedIn};
+    use Guard::{Caller, Dev, Internal, InternalOr, Open, Operator, SignedIn};
     use Method as M;
 
     // Getting in and out
@@ -193,8 +200,144 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::DELETE, "/v1/me/sessions", SignedIn, &[], delete(sessions::http::end_my_other_sessions));
     map.add(M::DELETE, "/v1/me/sessions/{id}", SignedIn, &[], delete(sessions::http::end_my_session));
 
+    // Who may do what
+    map.add(M::POST, "/v1/authorize", Caller, &[], post(access::http::authorize));
+    map.add(M::POST, "/v1/authorize/batch", Caller, &[], post(access::http::authorize_batch));
+    map.add(M::POST, "/v1/setup", Open, &[PROOF_NETWORK], post(access::http::set_up));
+
+    // Operators
+    let (users, roles, keys) = ("users:read", "roles:read", "api_keys:read");
+    let change = Operator("users:write");
+    map.add(M::GET, "/v1/admin/users", Operator(users), &[], get(admin::http::list_users));
+    map.add(M::GET, "/v1/admin/users/{id}", Operator(users), &[], get(admin::http::one_user));
+    map.add(M::PATCH, "/v1/admin/users/{id}", change, &[], patch(admin::http::change_user));
+    map.add(M::POST, "/v1/admin/users/{id}/suspend", change, &[], post(admin::http::suspend));
+    map.add(M::POST, "/v1/admin/users/{id}/unsuspend", change, &[], post(admin::http::unsuspend));
+    map.add(M::POST, "/v1/admin/users/{id}/unlock", change, &[], post(admin::http::unlock));
+    map.add(M::POST, "/v1/admin/users/{id}/force-reset", change, &[], post(admin::http::force_reset));
+    map.add(M::POST, "/v1/admin/users/{id}/reset-factors", change, &[], post(admin::http::reset_factors));
+    map.add(
+        M::GET,
+        "/v1/admin/users/{id}/sessions",
+        Operator(users),
+        &[],
+        get(admin::http::sessions_of_user),
+    );
+    map.add(
+        M::DELETE,
+        "/v1/admin/users/{id}/sessions",
+        change,
+        &[],
+        delete(admin::http::end_sessions_of_user),
+    );
+    map.add(
+        M::DELETE,
+        "/v1/admin/users/{id}/sessions/{session_id}",
+        change,
+        &[],
+        delete(admin::http::end_session_of_user),
+    );
+    map.add(M::GET, "/v1/admin/users/{id}/roles", Operator(users), &[], get(access::http::roles_of_user));
+    map.add(
+        M::PUT,
+        "/v1/admin/users/{id}/roles",
+        Operator("roles:write"),
+        &[],
+        put(access::http::set_roles_of_user),
+    );
+    map.add(M::GET, "/v1/admin/roles", Operator(roles), &[], get(access::http::list_roles));
+    map.add(M::POST, "/v1/admin/roles", Operator("roles:write"), &[], post(access::http::add_role));
+    map.add(M::GET, "/v1/admin/roles/{id}", Operator(roles), &[], get(access::http::one_role));
+    map.add(M::PATCH, "/v1/admin/roles/{id}", Operator("roles:write"), &[], patch(access::http::change_role));
+    map.add(
+        M::DELETE,
+        "/v1/admin/roles/{id}",
+        Operator("roles:write"),
+        &[],
+        delete(access::http::remove_role),
+    );
+    map.add(M::GET, "/v1/admin/api-keys", Operator(keys), &[], get(access::http::list_keys));
+    map.add(M::POST, "/v1/admin/api-keys", Operator("api_keys:write"), &[], post(access::http::make_key));
+    map.add(
+        M::DELETE,
+        "/v1/admin/api-keys/{id}",
+        Operator("api_keys:write"),
+        &[],
+        delete(access::http::revoke_key),
+    );
+
+    // What the server does, and whom it deals with
+    let (jobs, hooks, others) = ("jobs:read", "webhooks:read", "providers:read");
+    let (jobs_write, hooks_write, others_write) =
+        (Operator("jobs:write"), Operator("webhooks:write"), Operator("providers:write"));
+    map.add(M::GET, "/v1/admin/jobs", Operator(jobs), &[], get(admin::jobs::list_jobs));
+    map.add(M::GET, "/v1/admin/jobs/{id}", Operator(jobs), &[], get(admin::jobs::one_job));
+    map.add(M::DELETE, "/v1/admin/jobs/{id}", jobs_write, &[], delete(admin::jobs::remove_job));
+    map.add(M::POST, "/v1/admin/jobs/{id}/retry", jobs_write, &[], post(admin::jobs::retry_job));
+    map.add(M::GET, "/v1/admin/mail", Operator("mail:read"), &[], get(admin::mail::list_mail));
+    map.add(M::GET, "/v1/admin/mail/{id}", Operator("mail:read"), &[], get(admin::mail::one_mail));
+    map.add(M::GET, "/v1/admin/webhooks", Operator(hooks), &[], get(admin::webhooks::list_webhooks));
+    map.add(M::POST, "/v1/admin/webhooks", hooks_write, &[], post(admin::webhooks::add_webhook));
+    map.add(M::GET, "/v1/admin/webhooks/{id}", Operator(hooks), &[], get(admin::webhooks::one_webhook));
+    map.add(M::PATCH, "/v1/admin/webhooks/{id}", hooks_write, &[], patch(admin::webhooks::change_webhook));
+    map.add(M::DELETE, "/v1/admin/webhooks/{id}", hooks_write, &[], delete(admin::webhooks::remove_webhook));
+    map.add(
+        M::GET,
+        "/v1/admin/webhooks/{id}/deliveries",
+        Operator(hooks),
+        &[],
+        get(admin::webhooks::webhook_deliveries),
+    );
+    map.add(
+        M::POST,
+        "/v1/admin/webhooks/{id}/replay",
+        hooks_write,
+        &[],
+        post(admin::webhooks::replay_webhook),
+    );
+    map.add(M::GET, "/v1/admin/providers", Operator(others), &[], get(admin::providers::list_providers));
+    map.add(M::POST, "/v1/admin/providers", others_write, &[], post(admin::providers::add_provider));
+    map.add(
+        M::PATCH,
+        "/v1/admin/providers/{id}",
+        others_write,
+        &[],
+        patch(admin::providers::change_provider),
+    );
+    map.add(
+        M::DELETE,
+        "/v1/admin/providers/{id}",
+        others_write,
+        &[],
+        delete(admin::providers::remove_provider),
+    );
+    map.add(
+        M::GET,
+        "/v1/admin/dependencies",
+        Operator("settings:read"),
+        &[],
+        get(admin::server::list_dependencies),
+    );
+    map.add(
+        M::GET,
+        "/v1/admin/signing-keys",
+        Operator("signing_keys:read"),
+        &[],
+        get(admin::server::list_signing_keys),
+    );
+    map.add(
+        M::POST,
+        "/v1/admin/signing-keys/rotate",
+        Operator("signing_keys:write"),
+        &[],
+        post(admin::server::rotate_signing_keys),
+    );
+    map.add(M::GET, "/v1/admin/audit", Operator("audit:read"), &[], get(admin::audit::list_events));
+    map.add(M::POST, "/v1/admin/audit/verify", Operator("audit:read"), &[], post(admin::audit::verify));
+    map.add(M::GET, "/v1/admin/settings", Operator("settings:read"), &[], get(admin::server::list_settings));
+
     // For services that trust our tokens
-    map.add(M::GET, "/v1/revocations", Internal, &[], get(sessions::http::revocations));
+    map.add(M::GET, "/v1/revocations", InternalOr("revocations:read"), &[], get(sessions::http::revocations));
     map.add(M::POST, "/v1/introspect", Internal, &[], post(sessions::http::introspect));
 
     // For those who carry our mails; each proves itself
@@ -214,6 +357,8 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::GET, "/not-me", Open, &[], get(recovery::pages::show_not_me));
     map.add(M::POST, "/not-me", Open, &[PROOF_NETWORK], post(recovery::pages::submit_not_me));
 
+    map.add(M::GET, "/setup", Open, &[], get(access::pages::show));
+    map.add(M::POST, "/setup", Open, &[PROOF_NETWORK], post(access::pages::submit));
     map.add(M::GET, "/unlock", Open, &[], get(lockout::pages::show));
     map.add(M::POST, "/unlock", Open, &[PROOF_NETWORK], post(lockout::pages::submit));
 
@@ -222,8 +367,14 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::GET, "/.well-known/openid-configuration", Open, &[], get(server::http::openid_configuration));
     map.add(M::GET, "/health/live", Open, &[], get(server::http::live));
     map.add(M::GET, "/health/ready", Open, &[], get(server::http::ready));
-    map.add(M::GET, "/health/dependencies", Internal, &[], get(server::http::dependencies));
-    map.add(M::GET, "/metrics", Internal, &[], get(server::http::metrics));
+    map.add(
+        M::GET,
+        "/health/dependencies",
+        InternalOr("settings:read"),
+        &[],
+        get(server::http::dependencies),
+    );
+    map.add(M::GET, "/metrics", InternalOr("settings:read"), &[], get(server::http::metrics));
     map.add(M::GET, "/errors", Open, &[], get(server::pages::error_index));
     map.add(M::GET, "/errors/{code}", Open, &[], get(server::pages::error_code));
     map.add(M::GET, "/openapi.json", Open, &[], get(server::http::openapi));
@@ -264,7 +415,13 @@ impl Map {
             Guard::SignedIn => {
                 handler.layer(middleware::from_fn_with_state(self.app.clone(), sessions::require))
             }
-            Guard::Open | Guard::Internal | Guard::Dev => handler,
+            Guard::Operator(permission) => {
+                handler.layer(middleware::from_fn_with_state((self.app.clone(), permission), access::require))
+            }
+            Guard::Caller => {
+                handler.layer(middleware::from_fn_with_state(self.app.clone(), access::require_caller))
+            }
+            Guard::Open | Guard::InternalOr(_) | Guard::Internal | Guard::Dev => handler,
         };
         // Outside the guard: whoever is over a limit costs nobody a look into the database.
         let handler = if limits.iter().any(|limit| limit.by.is_shared()) {
@@ -273,9 +430,15 @@ impl Map {
             handler
         };
         let on_public = guard != Guard::Internal || self.app.settings.dev;
-        if guard == Guard::Internal || path.starts_with("/health/") {
+        if matches!(guard, Guard::Internal | Guard::InternalOr(_)) || path.starts_with("/health/") {
             self.internal = std::mem::take(&mut self.internal).route(path, handler.clone());
         }
+        let handler = match guard {
+            Guard::InternalOr(permission) if !self.app.settings.dev => {
+                handler.layer(middleware::from_fn_with_state((self.app.clone(), permission), access::require))
+            }
+            _ => handler,
+        };
         if on_public {
             self.public = std::mem::take(&mut self.public).route(path, handler);
         }

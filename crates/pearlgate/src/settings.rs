@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use foundation::config::{ConfigError, Layers};
+use foundation::config::{ConfigError, Layers, Shown};
 use foundation::db::PostgresOptions;
 use foundation::http::Proxies;
 use foundation::kernel::{MasterKeys, Secret, WrongSetting};
@@ -104,6 +104,10 @@ pub struct Settings {
     pub signing_algorithm: SigningAlgorithm,
     /// After which age a signing key is replaced.
     pub rotate_keys: Duration,
+    /// For how long events of the audit trail are kept; none for ever.
+    pub audit_keep: Option<Duration>,
+    /// Whether access tokens say what their person may do.
+    pub permissions_in_tokens: bool,
     /// Second factors.
     pub mfa: MfaSettings,
     /// Who we are to an authenticator; in dev mode as soon as the port is known.
@@ -168,6 +172,18 @@ pub struct Settings {
     pub log_json: bool,
     /// Log level.
     pub log_level: tracing::level_filters::LevelFilter,
+    /// All of them as they were set, for operators.
+    pub shown: ShownSettings,
+}
+
+/// The settings as they were set, secrets hidden; not printed, because where they were set is no setting.
+#[derive(Clone, Default)]
+pub struct ShownSettings(pub Vec<Shown>);
+
+impl std::fmt::Debug for ShownSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ShownSettings({})", self.0.len())
+    }
 }
 
 /// Master keys of before; never printed.
@@ -274,6 +290,11 @@ impl Settings {
                 _ => return Err(layers.refuse("tokens.algorithm", "is \"ES256\", \"EdDSA\" or \"RS256\"")),
             },
             rotate_keys: duration(layers, "tokens.rotate_keys", &raw.tokens.rotate_keys)?,
+            audit_keep: match raw.audit.keep.as_str() {
+                "0" | "0s" => None,
+                text => Some(duration(layers, "audit.keep", text)?),
+            },
+            permissions_in_tokens: raw.tokens.permissions,
             mfa: mfa::read(layers, &raw.mfa, &raw.operators.roles)?,
             party: mfa::party(layers, &raw.passkeys, &raw.server.public_url)?,
             federation: federation::read(layers, &raw.federation, &raw.providers, dev)?,
@@ -318,6 +339,7 @@ impl Settings {
                 .level
                 .parse()
                 .map_err(|_| layers.refuse("log.level", "is error, warn, info or debug"))?,
+            shown: ShownSettings(layers.shown(&SECRETS)),
         };
         settings.contradictions(layers)?;
         let placed = |wrong: WrongSetting| layers.refuse(wrong.key, wrong.what);

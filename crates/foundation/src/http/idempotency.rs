@@ -27,8 +27,8 @@ statements! {
 #[derive(Debug, Clone)]
 pub struct Idempotency(MacKey);
 
-/// The key of one request, bound to caller, route and body; or no key at all.
-#[derive(Debug, Clone)]
+/// The key of one request, bound to caller, route and body; by default no key at all.
+#[derive(Debug, Clone, Default)]
 pub struct IdempotencyKey(Option<(Digest, Digest)>);
 
 record! {

@@ -8,7 +8,9 @@
 //! * `unique_key` is unique in the database: at most one such job waits or runs. A job that is put [again](Queue::enqueue_again)
 //!   while it runs runs once more after that.
 //! * A lane has places of its own: what waits for somebody else's machine holds up nothing in another lane.
+//! * Whoever looks after it all sees what waits, runs and was given up ([`inspect()`]), has it tried again, or drops it.
 
+mod inspect;
 mod schedule;
 mod store;
 mod worker;
@@ -25,7 +27,10 @@ use crate::db::{self, Tx};
 use crate::kernel::{Clock, Entity, Entropy, Id, Timestamp};
 use crate::params;
 
-pub use schedule::{Backoff, History};
+pub use inspect::{
+    Batch, Filter, Inspected, Removed, Retriable, State, inspect, one, remove, retriable, retry_dead,
+};
+pub use schedule::{Attempt, Backoff, History};
 pub use store::STATEMENTS;
 pub use worker::{Handlers, Worker};
 

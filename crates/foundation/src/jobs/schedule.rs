@@ -37,11 +37,18 @@ impl Backoff {
 #[serde(transparent)]
 pub struct History(Vec<Attempt>);
 
+/// A try that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Attempt {
-    attempt: i64,
-    at: Timestamp,
-    error: String,
+pub struct Attempt {
+    /// The how manieth it was.
+    pub attempt: i64,
+    /// The fence that it was taken with.
+    #[serde(default)]
+    fence: i64,
+    /// When it had failed.
+    pub at: Timestamp,
+    /// Why, in words.
+    pub error: String,
 }
 
 impl History {
@@ -50,14 +57,24 @@ impl History {
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    /// With one more failure; the oldest but the first are forgotten.
+    /// With one more failure, of the how manieth try, taken with which fence; the oldest but the first are forgotten.
     #[must_use]
-    pub fn with(mut self, attempt: i64, at: Timestamp, error: &str) -> Self {
+    pub fn with(mut self, (attempt, fence): (i64, i64), at: Timestamp, error: &str) -> Self {
         if self.0.len() >= REMEMBERED {
             self.0.remove(1);
         }
-        self.0.push(Attempt { attempt, at, error: error.chars().take(ERROR_LENGTH).collect() });
+        self.0.push(Attempt { attempt, fence, at, error: error.chars().take(ERROR_LENGTH).collect() });
         self
+    }
+
+    /// Whether the try that was taken with this fence has failed.
+    pub(super) fn has_ended(&self, fence: i64) -> bool {
+        self.0.last().is_some_and(|newest| newest.fence == fence)
+    }
+
+    /// The failures, the oldest first.
+    pub fn into_attempts(self) -> Vec<Attempt> {
+        self.0
     }
 
     /// As the row keeps it.
@@ -86,11 +103,18 @@ mod tests {
 
     #[test]
     fn a_history_keeps_the_first_and_the_newest() {
-        let long =
-            (1..=50).fold(History::default(), |h, n| h.with(n, Timestamp::default(), &"x".repeat(1_000)));
+        let long = (1..=50)
+            .fold(History::default(), |h, n| h.with((n, n), Timestamp::default(), &"x".repeat(1_000)));
         let attempts: Vec<i64> = long.0.iter().map(|a| a.attempt).collect();
         assert_eq!((attempts.len(), attempts[0], attempts[19]), (REMEMBERED, 1, 50));
         assert_eq!(History::parse(&long.to_text()), long);
         assert_eq!(History::parse("nonsense"), History::default());
+        assert!(long.has_ended(50) && !long.has_ended(49) && !long.has_ended(51));
+        let before = History::parse("[{\"attempt\":1,\"at\":1,\"error\":\"no\"}]");
+        assert_eq!(
+            (before.has_ended(1), before.into_attempts().len()),
+            (false, 1),
+            "as it was written before"
+        );
     }
 }

@@ -284,7 +284,7 @@ impl Inner {
             }
             Err(error) => error,
         };
-        let history = History::parse(&job.history).with(job.attempts, now, &error.to_string());
+        let history = History::parse(&job.history).with((job.attempts, job.fence), now, &error.to_string());
         let pause = handler.map_or(LEASE, |h| h.backoff.pause(job.attempts, &self.queue.chance));
         let used_up = handler.is_some_and(|h| job.attempts >= h.max_attempts) || now + pause > job.deadline;
         if matches!(error, JobError::Retry(_)) && !used_up {
@@ -349,6 +349,6 @@ impl Inner {
     }
 }
 
-fn recurring_key(kind: &str) -> String {
+pub(super) fn recurring_key(kind: &str) -> String {
     format!("recurring:{kind}")
 }

@@ -49,6 +49,37 @@ impl CursorKey {
         BASE64URL_NOPAD.encode(&[position.as_slice(), &tag].concat())
     }
 
+    /// The cursor that stands for a text in a list that is ordered by texts.
+    pub fn issue_text(&self, list: &str, position: &str) -> String {
+        let tag =
+            self.0.current().mac_parts(&[list.as_bytes(), b"text", position.as_bytes()]).truncated::<TAG>();
+        BASE64URL_NOPAD.encode(&[tag.as_slice(), position.as_bytes()].concat())
+    }
+
+    fn read_text(&self, list: &str, cursor: &str) -> Option<String> {
+        let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
+        let (tag, position) = bytes.split_first_chunk::<TAG>()?;
+        let ours = self.0.all().any(|key| {
+            let expected = key.mac_parts(&[list.as_bytes(), b"text", position]).truncated::<TAG>();
+            expected.as_slice().ct_eq(tag).into()
+        });
+        if ours { String::from_utf8(position.to_vec()).ok() } else { None }
+    }
+
+    /// As [`CursorKey::open`], for a list that is ordered by texts: after which one; empty for the first page.
+    ///
+    /// # Errors
+    /// As [`CursorKey::open`].
+    pub fn open_text(&self, list: &str, request: &PageRequest) -> Result<(u16, String), Problem> {
+        let limit = limit(request)?;
+        match request.cursor.as_deref() {
+            None | Some("") => Ok((limit, String::new())),
+            Some(cursor) => {
+                self.read_text(list, cursor).map(|after| (limit, after)).ok_or_else(not_of_this_list)
+            }
+        }
+    }
+
     fn read(&self, list: &str, cursor: &str) -> Option<i64> {
         let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
         let (position, tag) = bytes.split_first_chunk::<8>()?;
@@ -64,26 +95,26 @@ impl CursorKey {
     /// # Errors
     /// 422 for a limit outside 1..=200 or a cursor that is not of this list.
     pub fn open(&self, list: &str, request: &PageRequest, start: i64) -> Result<(u16, i64), Problem> {
-        let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid(vec![FieldError::new(
-                "limit",
-                "invalid",
-                "give a number from 1 to 200",
-            )]));
-        }
+        let limit = limit(request)?;
         let position = match request.cursor.as_deref() {
             None | Some("") => start,
-            Some(cursor) => self.read(list, cursor).ok_or_else(|| {
-                Problem::invalid(vec![FieldError::new(
-                    "cursor",
-                    "invalid",
-                    "give the next_cursor of this list's previous page",
-                )])
-            })?,
+            Some(cursor) => self.read(list, cursor).ok_or_else(not_of_this_list)?,
         };
         Ok((limit, position))
     }
+}
+
+fn limit(request: &PageRequest) -> Result<u16, Problem> {
+    let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::invalid(vec![FieldError::new("limit", "invalid", "give a number from 1 to 200")]))
+}
+
+fn not_of_this_list() -> Problem {
+    let words = "give the next_cursor of this list's previous page";
+    Problem::invalid(vec![FieldError::new("cursor", "invalid", words)])
 }
 
 #[cfg(test)]
@@ -102,6 +133,20 @@ mod tests {
         for forged in ["x", "' OR 1=1 --", &cursor[1..], &format!("{cursor}A")] {
             assert_eq!(ask("activity:usr_a", forged).unwrap_err().status, 422, "{forged}");
         }
+    }
+
+    #[test]
+    fn a_text_is_a_position_like_a_number_and_as_hard_to_forge() {
+        let key = CursorKey::derive(&MasterKeys::new([3; 32], &[]));
+        let ask = |list: &str, cursor: &str| {
+            key.open_text(list, &PageRequest { limit: None, cursor: Some(cursor.into()) })
+        };
+        let cursor = key.issue_text("users", "ada@example.com");
+        assert_eq!(ask("users", &cursor).unwrap(), (50, "ada@example.com".to_owned()));
+        assert_eq!(ask("users", "").unwrap(), (50, String::new()));
+        assert_eq!(ask("others", &cursor).unwrap_err().status, 422);
+        assert_eq!(ask("users", &key.issue("users", 1)).unwrap_err().status, 422);
+        assert_eq!(ask("users", &format!("{cursor}A")).unwrap_err().status, 422);
     }
 
     #[test]

@@ -225,8 +225,9 @@ impl Postman {
                 Ok((state, suppressed))
             })
             .await?;
-        // It was taken, and whoever took it down was stopped before the job could end.
-        if state.is_some_and(|(state,)| state != "waiting") {
+        // It was taken, and whoever took it down was stopped before the job could end. What was given up is here again because
+        // somebody wants it tried again.
+        if state.is_some_and(|(state,)| state != "waiting" && state != "given_up") {
             return Ok(());
         }
         let counted = |outcome: &'static str| {
@@ -322,10 +323,23 @@ const LATE: &str = "it was of no use any more before anybody took it";
 /// # Errors
 /// As every read.
 pub async fn list(db: &Db, to: Option<String>, before: Timestamp, most: u16) -> db::Result<Vec<Delivery>> {
+    page(db, to, (before, Id::from_bytes([0; 16])), most).await
+}
+
+/// The same before one of them: of those of one moment, the one with the greatest id comes first.
+///
+/// # Errors
+/// As every read.
+pub async fn page(
+    db: &Db,
+    to: Option<String>,
+    (before, id): (Timestamp, Id<MailRow>),
+    most: u16,
+) -> db::Result<Vec<Delivery>> {
     let most = i64::from(most);
     db.read_one(move |tx| match &to {
-        Some(to) => tx.all(&store::LIST_TO, params![to, before, most]),
-        None => tx.all(&store::LIST, params![before, most]),
+        Some(to) => tx.all(&store::LIST_TO, params![to, before, id, most]),
+        None => tx.all(&store::LIST, params![before, id, most]),
     })
     .await
 }

@@ -10,7 +10,7 @@ statements! {
         VALUES ($1, $2, $3, 'waiting', '', '', '', $4, $4)";
     STATE = "SELECT state FROM mail_deliveries WHERE id = $1";
     BECAME = "UPDATE mail_deliveries SET state = $2, provider = $3, reference = $4, detail = $5, changed_at = $6
-        WHERE id = $1 AND (state = 'waiting' OR state = 'sent')";
+        WHERE id = $1 AND (state = 'waiting' OR state = 'sent' OR state = 'given_up')";
     SUPPRESSED = "SELECT reason FROM mail_suppressions WHERE recipient = $1 AND until > $2";
     SUPPRESS = "INSERT INTO mail_suppressions (recipient, reason, detail, provider, since, until)
         VALUES ($1, $2, $3, $4, $5, $6)
@@ -34,9 +34,10 @@ statements! {
         WHERE recipient = $1 AND created_at > $2 AND ((reference = $3 AND reference <> '') OR id = $7)
             AND state <> 'bounced' AND state <> 'complained' AND (state <> 'delivered' OR CAST($4 AS TEXT) <> 'sent')";
     LIST = "SELECT id, kind, recipient, state, provider, reference, detail, created_at, changed_at FROM mail_deliveries
-        WHERE created_at < $1 ORDER BY created_at DESC LIMIT $2";
+        WHERE created_at <= $1 AND (created_at < $1 OR id < $2) ORDER BY created_at DESC, id DESC LIMIT $3";
     LIST_TO = "SELECT id, kind, recipient, state, provider, reference, detail, created_at, changed_at FROM mail_deliveries
-        WHERE recipient = $1 AND created_at < $2 ORDER BY created_at DESC LIMIT $3";
+        WHERE recipient = $1 AND created_at <= $2 AND (created_at < $2 OR id < $3)
+        ORDER BY created_at DESC, id DESC LIMIT $4";
     ONE = "SELECT id, kind, recipient, state, provider, reference, detail, created_at, changed_at FROM mail_deliveries
         WHERE id = $1";
     SWEEP = "DELETE FROM mail_deliveries WHERE id IN

@@ -1,20 +1,25 @@
 //! What a person does with their own account.
 
+use std::time::Duration;
+
 use foundation::audit::{self, Stream};
-use foundation::db;
+use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
-use foundation::kernel::{Id, Page, PageRequest, Problem};
+use foundation::jobs::{Handlers, Job, JobError, When};
+use foundation::kernel::{Id, Page, PageRequest, Problem, Timestamp};
 use foundation::params;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::http::{Activity, Me};
-use super::model::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
+use super::model::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use super::store;
+use crate::access::By;
 use crate::app::App;
 use crate::mailed;
 use crate::sessions::{self, Current, EndReason};
 
-/// Where an operator's command comes from.
+/// Where what the server does by itself comes from.
 const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
 
 /// What to change; what is not given stays.
@@ -48,7 +53,17 @@ pub(super) async fn change_profile(
         let [(has_name, name), (has_locale, locale), (has_metadata, metadata)] = &values;
         let row: Option<(String, String, String)> = tx.opt(
             &store::UPDATE_PROFILE,
-            params![user, has_name, name, has_locale, locale, has_metadata, metadata, session],
+            params![
+                user,
+                has_name,
+                name,
+                has_locale,
+                locale,
+                has_metadata,
+                metadata,
+                session,
+                name_key(name)
+            ],
         )?;
         if row.is_some() {
             inner.audit_own(tx, user, "profile_changed", from, json!({ "fields": changed }))?;
@@ -96,52 +111,121 @@ pub async fn find(app: &App, who: &str) -> db::Result<Option<Id<UserRow>>> {
         .await
 }
 
-/// An operator shuts somebody out: every session ends, and nothing that was mailed before opens the account after.
+/// For how long a lifted suspension's job is worth doing: it is done as soon as somebody can.
+const KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// Lifts a suspension whose time is over.
+#[derive(Debug, Serialize, Deserialize)]
+struct Lift {
+    user: Id<UserRow>,
+}
+
+impl Job for Lift {
+    const KIND: &'static str = "accounts.lift_suspension";
+}
+
+/// Adds this slice's jobs to a worker's handlers.
+#[must_use]
+pub fn handle(app: &App, handlers: Handlers) -> Handlers {
+    let app = app.clone();
+    handlers.on(move |job: Lift| lift(app.clone(), job))
+}
+
+async fn lift(app: App, job: Lift) -> Result<(), JobError> {
+    let inner = app.clone();
+    let lifted = app.db.write(move |tx| {
+        mailed::lock_person(tx, job.user)?;
+        if tx.opt::<(i64,)>(&store::LIFT, params![job.user, inner.clock.now()])?.is_some() {
+            inner.audit(tx, &Stream::of(job.user), "unsuspended", NOWHERE, json!({ "by": "its end" }))?;
+        }
+        Ok(())
+    });
+    Ok(lifted.await?)
+}
+
+/// Why and until when somebody is shut out.
+#[derive(Debug, Clone)]
+pub struct Suspension {
+    /// For the record.
+    pub reason: String,
+    /// When it ends by itself; none when it does not.
+    pub until: Option<Timestamp>,
+}
+
+/// Somebody is shut out: every session ends, and nothing that was mailed before opens the account after.
+///
+/// # Errors
+/// As every statement.
+pub fn suspend_in(
+    tx: &mut Tx<'_>,
+    app: &App,
+    by: &By,
+    user: Id<UserRow>,
+    suspension: &Suspension,
+) -> db::Result<()> {
+    mailed::lock_person(tx, user)?;
+    let (now, until) = (app.clock.now(), suspension.until.unwrap_or(Timestamp::from_micros(0)));
+    tx.one::<(i64,)>(&store::SUSPEND, params![user, suspension.reason, now, until])?;
+    if let Some(until) = suspension.until {
+        let when = When::now(now, now.until(until) + KEPT).at(until);
+        app.queue.enqueue(tx, &Lift { user }, &when)?;
+    }
+    mailed::kill_all(tx, user)?;
+    sessions::end_all(tx, app, user, EndReason::Suspended, by.from)?;
+    let mut details = json!({ "reason": suspension.reason });
+    if let Some(until) = suspension.until {
+        details = json!({ "reason": suspension.reason, "until": until.to_string() });
+    }
+    app.audit_by(tx, &Stream::of(user), "suspended", by, details)
+}
+
+/// Somebody may sign in again. False when they were not shut out.
+///
+/// # Errors
+/// As every statement.
+pub fn unsuspend_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<bool> {
+    mailed::lock_person(tx, user)?;
+    let lifted = tx.opt::<(i64,)>(&store::UNSUSPEND, params![user])?.is_some();
+    if lifted {
+        app.audit_by(tx, &Stream::of(user), "unsuspended", by, json!({}))?;
+    }
+    Ok(lifted)
+}
+
+/// Every session of somebody ends, and what is between its two steps.
+///
+/// # Errors
+/// As every statement.
+pub fn sign_out_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<()> {
+    mailed::lock_person(tx, user)?;
+    mailed::kill_halves(tx, user)?;
+    sessions::end_all(tx, app, user, EndReason::RevokedByAdmin, by.from)?;
+    app.audit_by(tx, &Stream::of(user), "signed_out", by, json!({}))
+}
+
+/// Whoever sits at the server shuts somebody out.
 ///
 /// # Errors
 /// As every statement.
 pub async fn suspend(app: &App, user: Id<UserRow>, reason: &str) -> db::Result<()> {
-    let (inner, reason) = (app.clone(), reason.to_owned());
-    app.db
-        .write(move |tx| {
-            mailed::lock_person(tx, user)?;
-            tx.one::<(i64,)>(&store::SUSPEND, params![user, reason, inner.clock.now()])?;
-            mailed::kill_all(tx, user)?;
-            sessions::end_all(tx, &inner, user, EndReason::Suspended, NOWHERE)?;
-            inner.audit(tx, &Stream::of(user), "suspended", NOWHERE, json!({ "reason": reason }))
-        })
-        .await
+    let (inner, suspension) = (app.clone(), Suspension { reason: reason.to_owned(), until: None });
+    app.db.write(move |tx| suspend_in(tx, &inner, &By::console(), user, &suspension)).await
 }
 
-/// An operator lets somebody in again. False when they were not shut out.
+/// Whoever sits at the server lets somebody in again. False when they were not shut out.
 ///
 /// # Errors
 /// As every statement.
 pub async fn unsuspend(app: &App, user: Id<UserRow>) -> db::Result<bool> {
     let inner = app.clone();
-    app.db
-        .write(move |tx| {
-            mailed::lock_person(tx, user)?;
-            let lifted = tx.opt::<(i64,)>(&store::UNSUSPEND, params![user])?.is_some();
-            if lifted {
-                inner.audit(tx, &Stream::of(user), "unsuspended", NOWHERE, json!({}))?;
-            }
-            Ok(lifted)
-        })
-        .await
+    app.db.write(move |tx| unsuspend_in(tx, &inner, &By::console(), user)).await
 }
 
-/// An operator ends every session of somebody.
+/// Whoever sits at the server ends every session of somebody.
 ///
 /// # Errors
 /// As every statement.
 pub async fn sign_out(app: &App, user: Id<UserRow>) -> db::Result<()> {
     let inner = app.clone();
-    app.db
-        .write(move |tx| {
-            mailed::lock_person(tx, user)?;
-            mailed::kill_halves(tx, user)?;
-            sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)
-        })
-        .await
+    app.db.write(move |tx| sign_out_in(tx, &inner, &By::console(), user)).await
 }

@@ -168,7 +168,7 @@ pub struct User {
 }
 
 impl User {
-    /// From what the database holds. Roles and second factors do not exist yet: nobody has any.
+    /// From what the database holds; without roles and second factors, which are somebody else's to add.
     pub fn new(
         id: Id<UserRow>,
         email: String,
@@ -179,6 +179,11 @@ impl User {
         let created_at = created_at.to_string();
         Self { id, email, email_verified, display_name, roles: Vec::new(), mfa_enabled: false, created_at }
     }
+}
+
+/// A name as it is searched for: by how it begins, whatever the case.
+pub fn name_key(name: &str) -> String {
+    name.trim().to_lowercase()
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ pub(super) fn check(options: &BreachCheck) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-fn password() -> Result<Secret, Failure> {
+pub(super) fn password() -> Result<Secret, Failure> {
     let read = if std::io::stdin().is_terminal() {
         rpassword::prompt_password("Password (not shown): ")
     } else {

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod admin;
+mod audit;
 mod breach;
 mod doctor;
 mod drill;
@@ -11,6 +13,7 @@ mod migrate;
 mod people;
 mod progress;
 mod provider;
+mod roles;
 mod serve;
 mod user;
 mod webhook;
@@ -75,7 +78,13 @@ enum Command {
     /// Write people into a file
     #[command(subcommand)]
     Export(Export),
-    /// Shut somebody out, let them in again, unlock them, end their sessions
+    /// The first operator
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Roles: see them, apply a file of them, ask who may what
+    #[command(subcommand, alias = "role")]
+    Roles(Roles),
+    /// Look at somebody, give them roles, shut them out, let them in again, unlock them, end their sessions
     #[command(subcommand)]
     User(User),
     /// Who else signs people in: Google, GitHub, any OpenID provider
@@ -87,6 +96,9 @@ enum Command {
     /// Applications that are told what happens to people
     #[command(subcommand)]
     Webhook(Webhook),
+    /// What happened: look at it, check that nothing of it was changed, write it into a file
+    #[command(subcommand)]
+    Audit(Audit),
     /// Limits and lockout
     #[command(subcommand)]
     Limits(Limits),
@@ -284,6 +296,73 @@ It is kept sealed in the database. At the provider, register {public_url}/v1/aut
 }
 
 #[derive(Subcommand)]
+#[command(after_help = "\
+Each event's hash covers the one before it in its chain: a person's (usr_…), the server's own (server), or one of 64 \
+(shard_07) for what is about nobody known. Whoever can write to the database can make a chain anew, and it looks whole: keep \
+checkpoints where they cannot write. docs/guide/audit.md says the rest.")]
+enum Audit {
+    /// Check every chain; exit 0: nothing was changed, 2: something was
+    Verify {
+        /// Hold it against an earlier checkpoint, too
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write down where every chain is now, to check against later
+    Checkpoint {
+        /// A new file, readable for you alone; standard output without it
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write events as NDJSON, oldest first
+    Export {
+        /// A new file, readable for you alone; standard output without it
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        which: WhichEvents,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show the newest events
+    List {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u16,
+        /// Print a line of JSON for each
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        which: WhichEvents,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args)]
+struct WhichEvents {
+    /// From when on: a time (2026-11-26T09:00:00Z) or how long ago (7d)
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// Before when, likewise
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
+    /// What happened to whom: an account's address or id (usr_…), or another chain's name (server)
+    #[arg(long, value_name = "WHO")]
+    of: Option<String>,
+    /// What somebody did: an account's address or id (usr_…), a key's id, or console
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+    /// Of one kind, such as sign_in_failed
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+}
+
+#[derive(Subcommand)]
 enum Limits {
     /// Replay the sign-ins of the last days under another policy and say whom it would have stopped
     Simulate(Simulate),
@@ -307,7 +386,116 @@ struct Simulate {
 }
 
 #[derive(Subcommand)]
+#[command(after_help = "\
+The first operator is set up once, for ever: here, or on the page behind the link that the server prints when it starts. \
+Later ones get their roles from an owner, or with `pearlgate user grant`.")]
+enum Admin {
+    /// Make somebody the owner; asks for their password
+    Create {
+        /// Their address; nobody has to prove it
+        email: String,
+        /// What they are called
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print a new link to the page on which the first operator is set up
+    Link {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+A file is TOML, such as
+    default = [\"student\"]
+    [roles.student]
+    permissions = [\"course:view\"]
+    [roles.instructor]
+    level = 10
+    inherits = [\"student\"]
+    permissions = [\"course:publish\"]
+What it changes counts at once, for every server on the same database. docs/guide/roles.md says the rest.")]
+enum Roles {
+    /// Show them all, with what each may
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make the roles as a file says; those that are not in it stay
+    Apply {
+        /// The file
+        file: PathBuf,
+        /// Change nothing; say what would happen
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove what is not in the file, and nobody has
+        #[arg(long)]
+        prune: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Ask whether somebody may do something
+    Check {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Such as course:publish
+        permission: String,
+        /// To what, such as course/42
+        #[arg(long, value_name = "RESOURCE")]
+        on: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
 enum User {
+    /// Show what operators see of somebody
+    Show {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give somebody a role
+    Grant {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// The role's name
+        role: String,
+        /// For what alone: course/42, or course/* for all of a kind
+        #[arg(long, value_name = "RESOURCE")]
+        on: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take a role away from somebody
+    Revoke {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// The role's name
+        role: String,
+        /// For what it was given
+        #[arg(long, value_name = "RESOURCE")]
+        on: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// End every session of somebody and let nobody sign in to the account
     Suspend {
         /// The account's address or id (usr_…)
@@ -535,10 +723,13 @@ pub fn run() -> ExitCode {
         Command::Keys(Keys::Rotate(common)) => keys::rotate(&common),
         Command::Keys(Keys::Revoke { kid, common }) => keys::revoke(&common, &kid),
         Command::Keys(Keys::Reseal(common)) => keys::reseal(&common),
+        Command::Admin(command) => admin::run(&command),
+        Command::Roles(command) => roles::run(&command),
         Command::User(command) => user::run(&command),
         Command::Provider(command) => provider::run(&command),
         Command::Webhook(command) => webhook::run(&command),
         Command::Mail(command) => mail::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Drill(options) => drill::run(&options),
         Command::Limits(command) => limits::run(&command),
         Command::Config(Config::Show { default, common }) => show(default, &common),

@@ -135,7 +135,7 @@ pub(super) fn export(options: &ExportUsers) -> Result<ExitCode, Failure> {
 }
 
 /// A new file that nobody else can read.
-fn private(path: &Path) -> Result<File, Failure> {
+pub(super) fn private(path: &Path) -> Result<File, Failure> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options()
         .write(true)

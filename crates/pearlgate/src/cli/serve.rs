@@ -6,6 +6,7 @@ use foundation::kernel::{Clock, Entropy};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Serve, block_on, layers, say};
+use crate::access::setup;
 use crate::server::{self, Running};
 use crate::settings::{Purpose, Settings};
 
@@ -24,6 +25,7 @@ pub(super) fn run(options: &Serve) -> Result<ExitCode, Failure> {
         let stop = stop_signal().map_err(|e| Failure::Other(format!("signals cannot be waited for: {e}")))?;
         let running = server::start(settings, clock, Entropy::System).await?;
         announce(&running);
+        announce_setup(&running).await;
         tokio::select! {
             () = stop => {}
             why = running.failed() => return Err(Failure::Other(why)),
@@ -45,6 +47,14 @@ fn announce(running: &Running) {
         say(&format!("docs         {url}/docs"));
         say(&format!("error codes  {url}/errors"));
         say(&format!("data         {}", running.app.settings.data_dir.display()));
+    }
+}
+
+/// As long as there was no first operator, a link to the page on which one is set up. A database that is away is no reason not
+/// to start.
+async fn announce_setup(running: &Running) {
+    if let Ok(Some(link)) = setup::link(&running.app).await {
+        say(&format!("first operator, once, within an hour: {link}"));
     }
 }
 

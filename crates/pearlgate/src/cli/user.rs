@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use foundation::kernel::{Clock, Entropy, Id};
 
-use super::{Common, Failure, User, block_on, lenient, say};
+use super::{Common, Failure, User, block_on, lenient, roles, say};
 use crate::accounts::{self, UserRow};
 use crate::app::{App, MIGRATIONS};
 use crate::lockout;
@@ -13,41 +13,44 @@ use crate::server::{master_keys, open_database};
 
 pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
     let (who, common) = match command {
-        User::Suspend { who, common, .. }
+        User::Show { who, common, .. }
+        | User::Grant { who, common, .. }
+        | User::Revoke { who, common, .. }
+        | User::Suspend { who, common, .. }
         | User::Unsuspend { who, common }
         | User::Unlock { who, common }
         | User::ResetFactors { who, common, .. }
         | User::SignOut { who, common } => (who, common),
     };
     with_app(common, |app| async move {
-        let words = |e: foundation::db::Error| e.to_string();
-        let found = accounts::find(&app, who).await.map_err(words)?;
-        let user = found.ok_or_else(|| {
-            format!("there is nobody called {who:?}; give the address of an account, or its id (usr_…)")
-        })?;
-        act(&app, command, user).await.map_err(words)
+        let user = roles::person(&app, who).await?;
+        act(&app, command, user).await
     })
 }
 
-async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Result<String> {
+async fn act(app: &App, command: &User, user: Id<UserRow>) -> Result<String, String> {
+    let words = |e: foundation::db::Error| e.to_string();
     match command {
+        User::Show { json, .. } => roles::show(app, user, *json).await,
+        User::Grant { role, on, .. } => roles::grant(app, user, role, on.as_deref()).await,
+        User::Revoke { role, on, .. } => roles::revoke(app, user, role, on.as_deref()).await,
         User::Suspend { reason, .. } => {
-            accounts::suspend(app, user, reason).await?;
+            accounts::suspend(app, user, reason).await.map_err(words)?;
             Ok(format!(
                 "{user} is suspended: every session has ended, and nobody signs in. `pearlgate user unsuspend {user}` lifts it."
             ))
         }
-        User::Unsuspend { .. } => Ok(if accounts::unsuspend(app, user).await? {
+        User::Unsuspend { .. } => Ok(if accounts::unsuspend(app, user).await.map_err(words)? {
             format!("{user} may sign in again.")
         } else {
             format!("{user} was not suspended. Nothing was changed.")
         }),
-        User::Unlock { .. } => Ok(if lockout::unlock(app, user).await? {
+        User::Unlock { .. } => Ok(if lockout::unlock(app, user).await.map_err(words)? {
             format!("{user} is unlocked: wrong passwords of before count no more.")
         } else {
             format!("{user} was not locked. Nothing was changed.")
         }),
-        User::ResetFactors { cancel: true, .. } => Ok(if mfa::cancel_reset(app, user).await? {
+        User::ResetFactors { cancel: true, .. } => Ok(if mfa::cancel_reset(app, user).await.map_err(words)? {
             format!("The second factors of {user} stay.")
         } else {
             format!("Nobody was to take the second factors of {user} away. Nothing was changed.")
@@ -57,7 +60,7 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
              its file or as PEARLGATE__SERVER__PUBLIC_URL (in --dev: the address that it shows when it starts)."
                 .to_owned(),
         ),
-        User::ResetFactors { .. } => Ok(if mfa::announce_reset(app, user).await? {
+        User::ResetFactors { .. } => Ok(if mfa::announce_reset(app, user).await.map_err(words)? {
             let due = app.clock.now() + app.settings.mfa.reset_after;
             format!(
                 "The second factors of {user} go at {due}, unless the owner says no: a mail tells them. `pearlgate user \
@@ -67,7 +70,7 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> foundation::db::Re
             format!("{user} has no second factor. Nothing was changed.")
         }),
         User::SignOut { .. } => {
-            accounts::sign_out(app, user).await?;
+            accounts::sign_out(app, user).await.map_err(words)?;
             Ok(format!("Every session of {user} has ended. They may sign in again."))
         }
     }

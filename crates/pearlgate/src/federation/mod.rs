@@ -27,7 +27,10 @@ mod tokens;
 mod who;
 
 pub use model::Refusal;
-pub use operate::{Listed, add_provider, list_providers, remove_provider, reseal_providers, set_disabled};
+pub use operate::{
+    Listed, ProviderChange, add_provider, add_provider_by, change_provider_by, list_providers, providers,
+    remove_provider, remove_provider_by, reseal_providers, set_disabled,
+};
 pub use own::{disavow, linked_since, signs_in_by, sweep};
 pub use provider::{PRETEND, Provider};
 pub use registry::Providers;

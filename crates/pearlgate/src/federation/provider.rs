@@ -12,7 +12,7 @@ use crate::settings::RawProvider;
 pub const PRETEND: &str = "dev";
 
 /// What stands in addresses in the place of a provider's name.
-const RESERVED: [&str; 3] = [PRETEND, "exchange", "complete"];
+pub(super) const RESERVED: [&str; 3] = [PRETEND, "exchange", "complete"];
 
 const GITHUB: &str = "https://github.com";
 const GITHUB_API: &str = "https://api.github.com";

@@ -191,6 +191,11 @@ impl Providers {
         self.settled.iter().any(|one| one.provider.id == id)
     }
 
+    /// Whether one that stands in the settings is on there.
+    pub(super) fn is_on_in_settings(&self, id: &str) -> bool {
+        self.settled.iter().any(|one| one.provider.id == id && one.provider.enabled)
+    }
+
     /// The connection of a row: the one there is, or another when its settings are others by now.
     fn of(&self, row: &Row) -> Option<Arc<Connection>> {
         let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);

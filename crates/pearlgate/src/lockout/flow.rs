@@ -16,6 +16,7 @@ use serde_json::json;
 use super::model::{Guesser, PER_DEVICE, PREFIX, Refused, Reserved, Whose, left, pause};
 use super::store;
 use super::turns::Turn;
+use crate::access::By;
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::limits::{REAUTHENTICATION, SIGN_IN};
@@ -365,22 +366,19 @@ pub fn forget(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool>
 /// As every statement.
 pub async fn unlock(app: &App, user: Id<UserRow>) -> db::Result<bool> {
     let inner = app.clone();
-    app.db
-        .write(move |tx| {
-            let had = forget(tx, &inner, user)?;
-            if had {
-                let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-                inner.audit(
-                    tx,
-                    &Stream::of(user),
-                    "account_unlocked",
-                    nowhere,
-                    json!({ "by": "operator" }),
-                )?;
-            }
-            Ok(had)
-        })
-        .await
+    app.db.write(move |tx| unlock_in(tx, &inner, &By::console(), user)).await
+}
+
+/// The same in the transaction of whoever does it.
+///
+/// # Errors
+/// As every statement.
+pub fn unlock_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<bool> {
+    let had = forget(tx, app, user)?;
+    if had {
+        app.audit_by(tx, &Stream::of(user), "account_unlocked", by, json!({ "by": "operator" }))?;
+    }
+    Ok(had)
 }
 
 /// What the owner says about the attempts that their mail told of.

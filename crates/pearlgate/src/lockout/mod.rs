@@ -18,8 +18,8 @@ mod store;
 mod turns;
 
 pub use flow::{
-    adopt, disown, forget, handle, locked, reserve, reserve_signed_in, right, sweep, turn, unlock, unused,
-    wrong,
+    adopt, disown, forget, handle, locked, reserve, reserve_signed_in, right, sweep, turn, unlock, unlock_in,
+    unused, wrong,
 };
 pub use model::{Count, Refused, Reserved, Whose, counts, pause};
 pub use store::STATEMENTS;

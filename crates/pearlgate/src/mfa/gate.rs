@@ -14,6 +14,7 @@ use super::http::MfaRequired;
 use super::model::PREFIX;
 use super::reset::GraceOver;
 use super::store;
+use crate::access;
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::mailed::{self, NOBODY};
@@ -108,11 +109,11 @@ pub fn enter(
 /// Whether policy demands a factor of somebody.
 pub(super) fn is_required(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
     let rules = &app.settings.mfa;
-    if rules.everyone || rules.roles.is_empty() {
+    if rules.everyone || (rules.roles.is_empty() && !rules.operators) {
         return Ok(rules.everyone);
     }
-    let roles: Vec<(String,)> = tx.all(&store::ROLES, params![user])?;
-    Ok(roles.iter().any(|(role,)| rules.roles.contains(role)))
+    let roles = access::roles_of(tx, user)?;
+    Ok(roles.iter().any(|(role, level)| rules.roles.contains(role) || (rules.operators && *level > 0)))
 }
 
 /// Whether the time of grace is over, which begins with the first question. A job ends what began in it, or before it.

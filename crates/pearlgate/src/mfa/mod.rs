@@ -27,5 +27,8 @@ pub use model::{SEALED_FOR, Totp};
 pub use own::{
     added_since, change_in, disavow, forget_planted, may_lose_passkeys, passkey_added, passkey_removed, sweep,
 };
-pub use reset::{announce_reset, cancel_by_link, cancel_in as factor_shown, cancel_reset, handle, reset_for};
+pub use reset::{
+    announce_reset, announce_reset_in, cancel_by_link, cancel_in as factor_shown, cancel_reset, handle,
+    reset_for,
+};
 pub use store::STATEMENTS;

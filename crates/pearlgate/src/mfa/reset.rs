@@ -17,6 +17,7 @@ use super::check::has;
 use super::gate::is_required;
 use super::own;
 use super::store;
+use crate::access::By;
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::mailed;
@@ -56,35 +57,36 @@ impl Job for GraceOver {
 /// As every statement.
 pub async fn announce_reset(app: &App, user: Id<UserRow>) -> db::Result<bool> {
     let inner = app.clone();
-    app.db
-        .write(move |tx| {
-            mailed::lock_person(tx, user)?;
-            let has = has(tx, user)?;
-            if !has.factor() && !has.email_code {
-                return Ok(false);
-            }
-            let (now, token) = (inner.clock.now(), Secret::encode(PREFIX, &inner.chance.bytes::<32>()));
-            let due = now + inner.settings.mfa.reset_after;
-            tx.execute(&store::ANNOUNCE_RESET, params![user, token.digest(), due])?;
-            inner.queue.enqueue(
-                tx,
-                &Reset { user },
-                &When::now(now, inner.settings.mfa.reset_after + KEPT).at(due),
-            )?;
-            let details = json!({ "due_at": due.to_string() });
-            inner.audit(tx, &Stream::of(user), "factors_reset_announced", NOWHERE, details)?;
-            let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
-            if let Some((to, _)) = address {
-                let values = json!({
-                    "service_name": inner.settings.service_name, "due_at": due.to_string(),
-                    "link": format!("{}/not-me?token={}", inner.settings.public_url, token.reveal()),
-                });
-                let mail = Mail { kind: "factor_reset".into(), to, values };
-                inner.postman.send_first(tx, &mail, now, inner.settings.mfa.reset_after)?;
-            }
-            Ok(true)
-        })
-        .await
+    app.db.write(move |tx| announce_reset_in(tx, &inner, &By::console(), user)).await
+}
+
+/// The same in the transaction of whoever does it.
+///
+/// # Errors
+/// As every statement.
+pub fn announce_reset_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<bool> {
+    mailed::lock_person(tx, user)?;
+    let has = has(tx, user)?;
+    if !has.factor() && !has.email_code {
+        return Ok(false);
+    }
+    let (now, token) = (app.clock.now(), Secret::encode(PREFIX, &app.chance.bytes::<32>()));
+    let due = now + app.settings.mfa.reset_after;
+    tx.execute(&store::ANNOUNCE_RESET, params![user, token.digest(), due])?;
+    let when = When::now(now, app.settings.mfa.reset_after + KEPT).at(due);
+    app.queue.enqueue(tx, &Reset { user }, &when)?;
+    let details = json!({ "due_at": due.to_string() });
+    app.audit_by(tx, &Stream::of(user), "factors_reset_announced", by, details)?;
+    let address: Option<(String, String)> = tx.opt(&store::ADDRESS, params![user])?;
+    if let Some((to, _)) = address {
+        let values = json!({
+            "service_name": app.settings.service_name, "due_at": due.to_string(),
+            "link": format!("{}/not-me?token={}", app.settings.public_url, token.reveal()),
+        });
+        let mail = Mail { kind: "factor_reset".into(), to, values };
+        app.postman.send_first(tx, &mail, now, app.settings.mfa.reset_after)?;
+    }
+    Ok(true)
 }
 
 /// The factors stay. False when nobody was to take them away.

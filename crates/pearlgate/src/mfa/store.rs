@@ -66,7 +66,6 @@ statements! {
     SWEEP_HALVES = "DELETE FROM half_logins WHERE expires_at <= $1";
     SWEEP_ENROLMENTS = "DELETE FROM totp_enrolments WHERE expires_at <= $1";
     SWEEP_EMAIL_CODES = "DELETE FROM email_codes WHERE expires_at <= $1";
-    ROLES = "SELECT role FROM user_roles WHERE user_id = $1";
     /// The one time that somebody has; whichever was first.
     GRACE = "INSERT INTO enrolment_graces (user_id, until) VALUES ($1, $2)
         ON CONFLICT (user_id) DO UPDATE SET until = enrolment_graces.until RETURNING until";

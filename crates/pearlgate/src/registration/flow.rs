@@ -311,7 +311,7 @@ pub fn first_proof(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAd
 /// # Errors
 /// As every statement.
 pub fn forget_profile(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
-    tx.execute(&store::REPLACE_PROFILE, params![user, "", "", "{}"]).map(|_| ())
+    tx.execute(&store::REPLACE_PROFILE, params![user, "", "", "{}", ""]).map(|_| ())
 }
 
 /// Sends the verification mail of an address again. The request writes the same for every address: whether there is

@@ -20,5 +20,5 @@ mod store;
 
 pub use flow::{ResendVerification, first_proof, forget_profile, handle, sweep};
 pub use model::{Refusal, VerificationRow};
-pub use register::{Claimed, Newcomer, begin_by_identity, claim};
+pub use register::{Claimed, Founder, Newcomer, begin_by_identity, claim, found};
 pub use store::STATEMENTS;

@@ -18,11 +18,13 @@ use serde_json::json;
 use super::flow::{code, first_proof, locked_holder, mail_proofs};
 use super::model::{PREFIX, Refusal, VerificationRow};
 use super::store::{self, Holder};
-use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
+use crate::access;
+use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use crate::app::App;
 use crate::lockout;
 use crate::mailed::{self, Asked, Proofs};
 use crate::passwords::{self, Password};
+use crate::sessions::{self, EndReason};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -152,6 +154,36 @@ pub fn claim(
     }
     first_proof(tx, app, holder.user_id, from)?;
     Ok(Claimed::Theirs(holder.user_id))
+}
+
+/// Somebody for whom whoever runs the server vouches.
+#[derive(Debug, Clone)]
+pub struct Founder {
+    /// Their address.
+    pub email: EmailAddress,
+    /// What they are called.
+    pub display_name: DisplayName,
+    /// The hash of their password.
+    pub password_hash: String,
+}
+
+/// Makes an address the account of somebody, with this password, whatever was there: what was proven before stays, every
+/// session ends, and nothing that was mailed before opens it.
+///
+/// # Errors
+/// As every statement.
+pub fn found(tx: &mut Tx<'_>, app: &App, founder: &Founder, from: ClientAddress) -> db::Result<Id<UserRow>> {
+    let none = Locale(String::new());
+    let user = match claim(tx, app, (&founder.email, &founder.display_name, &none), from)? {
+        Claimed::Theirs(user) => user,
+        Claimed::Proven(user) => {
+            mailed::kill_all(tx, user)?;
+            sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
+            user
+        }
+    };
+    passwords::set(tx, user, &founder.password_hash, app.clock.now())?;
+    Ok(user)
 }
 
 /// Stores a registration and sends its mail. The request writes the same for every address: whether it was taken is found
@@ -294,18 +326,25 @@ fn holder(tx: &mut Tx<'_>, app: &App, form: &Profile, before: Option<Holder>) ->
         let verified = tx.opt::<(i64,)>(&store::IS_VERIFIED, params![holder.user_id])?.is_some();
         if !verified {
             let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
-            tx.execute(&store::REPLACE_PROFILE, params![holder.user_id, name, locale, metadata])?;
+            tx.execute(
+                &store::REPLACE_PROFILE,
+                params![holder.user_id, name, locale, metadata, name_key(name)],
+            )?;
             tx.execute(&store::REPLACE_ADDRESS, params![holder.user_id, form.email.as_str()])?;
         }
         return Ok((holder, verified));
     }
     let user_id = Id::<UserRow>::new(&app.clock, &app.chance);
     let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
-    tx.execute(&store::INSERT_USER, params![user_id, name, locale, metadata, app.clock.now()])?;
+    tx.execute(
+        &store::INSERT_USER,
+        params![user_id, name, locale, metadata, app.clock.now(), name_key(name)],
+    )?;
     let ours: Option<(Id<UserRow>,)> =
         tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
     if ours.is_some() {
         lockout::adopt(tx, app, user_id, key)?;
+        access::give_defaults(tx, user_id, app.clock.now())?;
         return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
     }
     // Somebody registered the same address between our look and our insert.

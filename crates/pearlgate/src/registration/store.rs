@@ -12,11 +12,12 @@ statements! {
     /// still sees what was there before it waited.
     HOLDER = "SELECT e.user_id, e.address FROM user_emails e WHERE e.address_key = $1";
     IS_VERIFIED = "SELECT verified_at FROM verified_emails WHERE user_id = $1";
-    INSERT_USER = "INSERT INTO users (id, display_name, locale, metadata, created_at) VALUES ($1, $2, $3, $4, $5)";
+    INSERT_USER = "INSERT INTO users (id, display_name, locale, metadata, created_at, name_key)
+        VALUES ($1, $2, $3, $4, $5, $6)";
     INSERT_EMAIL = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
         ON CONFLICT (address_key) DO NOTHING RETURNING user_id";
     DELETE_USER = "DELETE FROM users WHERE id = $1";
-    REPLACE_PROFILE = "UPDATE users SET display_name = $2, locale = $3, metadata = $4 WHERE id = $1";
+    REPLACE_PROFILE = "UPDATE users SET display_name = $2, locale = $3, metadata = $4, name_key = $5 WHERE id = $1";
     REPLACE_ADDRESS = "UPDATE user_emails SET address = $2 WHERE user_id = $1";
     OPEN = "INSERT INTO email_verification_tokens
             (user_id, verification_id, link_digest, code_digest, password_hash, failures, expires_at)

@@ -41,6 +41,8 @@ pub struct Claims {
     pub aal: i64,
     pub auth_time: i64,
     pub roles: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<String>>,
 }
 
 /// Why a token is refused.
@@ -154,7 +156,13 @@ impl AccessTokens {
     }
 
     /// A token for a session; none before the keys are loaded.
-    pub(super) fn sign(&self, session: &SessionUser, now: Timestamp, chance: &Entropy) -> Option<Secret> {
+    pub(super) fn sign(
+        &self,
+        session: &SessionUser,
+        permissions: Option<Vec<String>>,
+        now: Timestamp,
+        chance: &Entropy,
+    ) -> Option<Secret> {
         let ring = self.ring()?;
         let key = ring.signer(now)?;
         let claims = Claims {
@@ -169,7 +177,8 @@ impl AccessTokens {
             amr: session.amr.split(' ').map(str::to_owned).collect(),
             aal: session.aal,
             auth_time: session.authenticated_at.seconds(),
-            roles: Vec::new(),
+            roles: session.roles(),
+            permissions,
         };
         let header =
             Header { typ: Some(TYPE.into()), kid: Some(key.kid.clone()), ..Header::new(key.algorithm) };

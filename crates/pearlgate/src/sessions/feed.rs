@@ -16,15 +16,17 @@ use foundation::params;
 use http_body_util::channel::{Channel, Sender};
 use tokio::sync::watch;
 
-use super::http::{Revocation, Revocations};
+use super::http::{Revocation, Revocations, RolesChanged};
 use super::model::SessionRow;
-use super::store::{self, Over};
+use super::store::{self, Changed, Over};
 use crate::app::App;
 
 /// Longer than a transaction may take (a statement has 5 seconds).
 const REACH_BACK: Duration = Duration::from_secs(10);
 /// Ends in one answer.
 const MOST: i64 = 5_000;
+/// Changes of roles in one answer: everybody whose roles changed within the last lifetime of an access token.
+const MOST_CHANGES: i64 = 50_000;
 /// How often a follower's server looks for ends that another process stored.
 const LOOK: Duration = Duration::from_millis(250);
 /// Silence after which a follower hears that we are still there: shorter than any proxy's patience.
@@ -43,7 +45,8 @@ pub(super) async fn list(
     let now = app.clock.now();
     let start = reach_back(app, since, now);
     let (_, after) = app.cursors.open(LIST, &PageRequest { limit: None, cursor }, start.micros())?;
-    let (rows, full) = page(app, Timestamp::from_micros(after)).await.map_err(|e| e.to_problem())?;
+    let Found { rows, changed, full } =
+        page(app, Timestamp::from_micros(after)).await.map_err(|e| e.to_problem())?;
     let last = rows.last().map(|row| row.ended_at);
     let next_cursor = match last.filter(|_| full) {
         Some(last) => app.cursors.issue(LIST, last.micros()),
@@ -51,6 +54,7 @@ pub(super) async fn list(
     };
     Ok(Revocations {
         items: rows.iter().map(Revocation::of).collect(),
+        roles_changed: changed.iter().map(RolesChanged::of).collect(),
         until: last.filter(|_| full).unwrap_or(now).to_string(),
         next_cursor,
     })
@@ -61,9 +65,18 @@ fn reach_back(app: &App, since: Option<Timestamp>, now: Timestamp) -> Timestamp 
     since.unwrap_or(earliest).max(earliest) - REACH_BACK
 }
 
+/// What happened in a while.
+struct Found {
+    rows: Vec<Over>,
+    /// Whose roles changed in the same while: few, or they are told of again.
+    changed: Vec<Changed>,
+    /// Whether there may be more.
+    full: bool,
+}
+
 /// One page after a moment, and whether there may be more. Ends of one moment stay together, so that the moment is
 /// enough to go on from.
-async fn page(app: &App, after: Timestamp) -> db::Result<(Vec<Over>, bool)> {
+async fn page(app: &App, after: Timestamp) -> db::Result<Found> {
     app.db
         .read(move |tx| {
             let mut rows: Vec<Over> = tx.all(&store::ENDED_SINCE, params![after, MOST])?;
@@ -72,7 +85,9 @@ async fn page(app: &App, after: Timestamp) -> db::Result<(Vec<Over>, bool)> {
                 rows.retain(|row| row.ended_at < last);
                 rows.extend(tx.all::<Over>(&store::ENDED_AT, params![last])?);
             }
-            Ok((rows, full))
+            let until = rows.last().filter(|_| full).map_or(i64::MAX, |row| row.ended_at.micros());
+            let changed = tx.all(&store::CHANGED_SINCE, params![after, until, MOST_CHANGES])?;
+            Ok(Found { rows, changed, full })
         })
         .await
 }
@@ -88,6 +103,7 @@ pub(super) fn stream(app: &App, since: Option<Timestamp>) -> Response {
 async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
     let mut stopped = app.stopping.subscribe();
     let mut told: HashMap<Id<SessionRow>, Timestamp> = HashMap::new();
+    let mut told_changes: HashMap<String, Timestamp> = HashMap::new();
     let mut from = reach_back(&app, since, app.clock.now());
     // Where to go on when there was more than one page.
     let mut after = from;
@@ -97,7 +113,12 @@ async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
         let now = app.clock.now();
         let mut text = String::new();
         // A database that is away is no reason to hang up: the follower keeps what it knows, and hears the rest later.
-        if let Ok((rows, full)) = page(&app, after).await {
+        if let Ok(Found { rows, changed, full }) = page(&app, after).await {
+            for row in changed {
+                if told_changes.insert(row.subject.clone(), row.changed_at) != Some(row.changed_at) {
+                    text.push_str(&change_event(&row));
+                }
+            }
             for row in rows.iter().filter(|row| told.insert(row.id, row.ended_at).is_none()) {
                 text.push_str(&event(row));
             }
@@ -112,6 +133,7 @@ async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
             from = from.max(now - REACH_BACK);
             after = from;
             told.retain(|_, at| *at > from);
+            told_changes.retain(|_, at| *at > from);
         }
         if text.is_empty() && silence >= BEAT {
             text.push_str(": still here\n\n");
@@ -142,4 +164,9 @@ async fn send(to: &mut Sender<Bytes>, text: &mut String, stopped: &mut watch::Re
 fn event(row: &Over) -> String {
     let data = serde_json::to_string(&Revocation::of(row)).unwrap_or_default();
     format!("event: session_ended\nid: {}\ndata: {data}\n\n", row.ended_at)
+}
+
+fn change_event(row: &Changed) -> String {
+    let data = serde_json::to_string(&RolesChanged::of(row)).unwrap_or_default();
+    format!("event: roles_changed\nid: {}\ndata: {data}\n\n", row.changed_at)
 }

@@ -15,6 +15,7 @@ use super::http::{LetIn, SessionInfo, TokenSet, Transport};
 use super::model::{EndReason, Lifetimes, Proof, SessionRow, Shown, lifetimes};
 use super::store::{self, Ended, SessionUser};
 use super::visit::Visit;
+use crate::access;
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::webhooks;
@@ -216,8 +217,8 @@ pub(super) fn life(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, aal: i64) -> d
         return Ok(everybody);
     }
     let operators = Lifetimes { absolute: s.operator_session, idle: s.operator_idle };
-    let roles: Vec<(String,)> = tx.all(&store::ROLES, params![user])?;
-    let is_operator = roles.iter().any(|(role,)| s.operator_roles.contains(role));
+    let roles = access::roles_of(tx, user)?;
+    let is_operator = roles.iter().any(|(role, level)| *level > 0 || s.operator_roles.contains(role));
     Ok(lifetimes(everybody, operators, is_operator, aal))
 }
 
@@ -274,7 +275,7 @@ pub async fn let_in(
     visit: &Visit,
 ) -> Result<LetIn, Problem> {
     let session = started.row.session_id;
-    let answer = LetIn::new(token_set(app, started)?, transport);
+    let answer = LetIn::new(token_set(app, started).await?, transport);
     if transport == Transport::Cookie
         && let Some(former) = visit.former_session(app).filter(|former| *former != session)
     {
@@ -283,12 +284,17 @@ pub async fn let_in(
     Ok(answer)
 }
 
-pub(super) fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
+pub(super) async fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
     let now = app.clock.now();
     let Started { row, refresh_token, refresh_expires_at, .. } = started;
+    let permissions = if app.settings.permissions_in_tokens {
+        Some(access::permissions_of(app, row.user_id).await.map_err(|e| e.to_problem())?)
+    } else {
+        None
+    };
     let access_token = app
         .access_tokens
-        .sign(&row, now, &app.chance)
+        .sign(&row, permissions, now, &app.chance)
         .ok_or_else(|| Problem::unavailable("The signing keys have not been loaded yet; try again."))?;
     let expires_at = refresh_expires_at.min(row.expires_at);
     Ok(TokenSet {

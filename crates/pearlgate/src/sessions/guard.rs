@@ -77,17 +77,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Current {
 /// Lets through whoever shows a good access token or session cookie; everybody else gets a 401 before anything else is
 /// looked at.
 pub(crate) async fn require(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let Some(from) = request.extensions().get::<ClientAddress>().copied() else {
-        return Problem::internal().into_response();
+    let came = match Came::of(&request) {
+        Ok(came) => came,
+        Err(problem) => return problem.into_response(),
     };
-    match authenticate(&app, request.method(), request.headers(), from).await {
+    match current(&app, came).await {
         Ok(current) => {
-            app.seen.note(current.row.session_id, app.clock.now());
             request.extensions_mut().insert(current);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// What of a request says whose it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Came<'r> {
+    method: &'r Method,
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) from: ClientAddress,
+}
+
+impl<'r> Came<'r> {
+    /// Of a request that came through the router.
+    pub(crate) fn of(request: &'r Request) -> Result<Self, Problem> {
+        let from = request.extensions().get::<ClientAddress>().copied().ok_or_else(Problem::internal)?;
+        Ok(Self { method: request.method(), headers: request.headers(), from })
+    }
+}
+
+/// Whose request it is.
+///
+/// # Errors
+/// 401, 503.
+pub(crate) async fn current(app: &App, came: Came<'_>) -> Result<Current, Problem> {
+    let current = authenticate(app, came.method, came.headers, came.from).await?;
+    app.seen.note(current.row.session_id, app.clock.now());
+    Ok(current)
 }
 
 async fn authenticate(
@@ -206,7 +232,7 @@ pub(crate) async fn reason(
 }
 
 /// The token in `Authorization: Bearer …`; none when there is no such header.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let invalid = || errors::problem("token_invalid");
     let text = value.to_str().map_err(|_| invalid())?;

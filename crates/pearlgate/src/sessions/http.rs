@@ -8,14 +8,15 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foundation::http::{OptionalJson, from_own_page, read_form};
-use foundation::kernel::{FieldError, PageRequest, Problem, Secret, Timestamp};
+use foundation::kernel::{FieldError, Id, PageRequest, Problem, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access_tokens::TokenRefusal;
 use super::guard::{Current, bearer, not_our_page};
+use super::model::SessionRow;
 use super::signing_keys::CACHED;
-use super::store::{Listed, Over};
+use super::store::{Changed, Listed, Over};
 use super::{feed, flow, introspection, own, refresh as refreshing};
 use crate::app::App;
 use crate::openapi::ProblemDocument;
@@ -85,7 +86,7 @@ pub async fn refresh(
     let max_age = max_age.map(|seconds| Duration::from_secs(seconds.min(315_360_000)));
     let wanted = refreshing::Wanted { aal: body.aal, max_age };
     let started = refreshing::refresh(&app, &token, wanted, from).await?;
-    Ok(LetIn::new(flow::token_set(&app, started)?, transport))
+    Ok(LetIn::new(flow::token_set(&app, started).await?, transport))
 }
 
 fn no_token() -> Problem {
@@ -180,10 +181,10 @@ pub struct OwnDevice {
 }
 
 impl OwnSession {
-    pub(super) fn of(row: Listed, current: &Current, now: Timestamp) -> Self {
+    pub(super) fn of(row: Listed, own: Option<Id<SessionRow>>, now: Timestamp) -> Self {
         Self {
             trusted_until: (row.trusted_until > now).then(|| row.trusted_until.to_string()),
-            current: row.id == current.row.session_id,
+            current: Some(row.id) == own,
             id: row.id.to_string(),
             device: OwnDevice { name: row.device_name, first_seen_at: row.first_seen_at.to_string() },
             place: row.place,
@@ -279,11 +280,28 @@ impl Revocation {
     }
 }
 
-/// Sessions that ended.
+/// Whose roles changed: access tokens that were issued until then say what was before.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RolesChanged {
+    /// `usr_…`, the `sub` of the tokens; or the name of a role, for everybody whose tokens name it.
+    pub(super) subject: String,
+    /// When.
+    pub(super) changed_at: String,
+}
+
+impl RolesChanged {
+    pub(super) fn of(row: &Changed) -> Self {
+        Self { subject: row.subject.clone(), changed_at: row.changed_at.to_string() }
+    }
+}
+
+/// Sessions that ended, and people whose roles changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Revocations {
     /// Oldest first.
     pub(super) items: Vec<Revocation>,
+    /// Whose roles changed in the same while.
+    pub(super) roles_changed: Vec<RolesChanged>,
     /// For the rest, when there is one; else empty.
     pub(super) next_cursor: String,
     /// What to give as `since` the next time.
@@ -302,7 +320,8 @@ pub struct Since {
 ///
 /// For services that verify access tokens by themselves: the ids of sessions that ended within the last lifetime of an
 /// access token, so that a sign-out reaches them before its tokens expire. With `Accept: text/event-stream` the
-/// connection stays open and says each end as it happens, as an event `session_ended`.
+/// connection stays open and says each end as it happens, as an event `session_ended`, and each change of roles, as an event
+/// `roles_changed`.
 #[utoipa::path(get, path = "/v1/revocations", tag = "server",
     params(("since" = Option<String>, Query, description = "the `until` of the previous answer, or any RFC 3339 time"), ("cursor" = Option<String>, Query, description = "the previous answer's next_cursor")),
     responses((status = 200, content((Revocations = "application/json"), (String = "text/event-stream"))), (status = "4XX", body = ProblemDocument)))]

@@ -37,15 +37,15 @@ pub use flow::{
     let_in, sweep,
 };
 pub use guard::Current;
-pub(crate) use guard::{reason as end_reason, require};
+pub(crate) use guard::{Came, bearer, current, reason as end_reason, require};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow, Shown};
-pub use own::{Disowned, disown, disownable, renew, renew_in};
+pub use own::{Disowned, disown, disownable, end_in, list_of, renew, renew_in};
 pub use places::Places;
 pub use refresh::{Wanted, refresh};
 pub use seen::{Seen, write_down as write_down_seen};
 pub use signing_keys::{
     KeyError, KeyKeeper, Rotated, SigningKeyInfo, handle, keep_loaded as keep_signing_keys,
-    load as load_signing_keys,
+    load as load_signing_keys, rotate_by as rotate_signing_keys,
 };
 pub use store::{RAW_ROTATION, STATEMENTS, SessionUser};
 pub use visit::Visit;

@@ -23,7 +23,20 @@ pub(super) async fn list(
     current: &Current,
     request: &PageRequest,
 ) -> Result<Page<OwnSession>, Problem> {
-    let (user, now) = (current.row.user_id, app.clock.now());
+    list_of(app, current.row.user_id, Some(current.row.session_id), request).await
+}
+
+/// The same for an operator.
+///
+/// # Errors
+/// 422 for a cursor that is none of ours, 503.
+pub async fn list_of(
+    app: &App,
+    user: Id<UserRow>,
+    own: Option<Id<SessionRow>>,
+    request: &PageRequest,
+) -> Result<Page<OwnSession>, Problem> {
+    let now = app.clock.now();
     let list = format!("sessions:{user}");
     let (limit, before) = app.cursors.open(&list, request, i64::MAX)?;
     let wanted = i64::from(limit) + 1;
@@ -31,7 +44,7 @@ pub(super) async fn list(
     let rows = rows.await.map_err(|e| e.to_problem())?;
     let more = rows.len() > usize::from(limit);
     let last = rows.get(usize::from(limit).saturating_sub(1)).map_or(0, |row| row.created_at.micros());
-    let items = rows.into_iter().take(limit.into()).map(|row| OwnSession::of(row, current, now)).collect();
+    let items = rows.into_iter().take(limit.into()).map(|row| OwnSession::of(row, own, now)).collect();
     Ok(Page { items, next_cursor: if more { app.cursors.issue(&list, last) } else { String::new() } })
 }
 
@@ -57,6 +70,26 @@ pub(super) async fn end_one(
         Ok(ended.is_some())
     });
     if ended.await.map_err(|e| e.to_problem())? { Ok(()) } else { Err(Problem::not_found()) }
+}
+
+/// An operator ends one session of somebody. False when they have none with this id.
+///
+/// # Errors
+/// As every statement.
+pub fn end_in(
+    tx: &mut Tx<'_>,
+    app: &App,
+    user: Id<UserRow>,
+    session: Id<SessionRow>,
+    from: ClientAddress,
+) -> db::Result<bool> {
+    tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
+    tx.execute(&store::UNTRUST_OF_SESSION, params![session, user])?;
+    let ended: Option<Ended> = tx.opt(&store::END_OWN, params![session, user])?;
+    if let Some(ended) = &ended {
+        remember(tx, app, ended, EndReason::RevokedByAdmin, from)?;
+    }
+    Ok(ended.is_some())
 }
 
 /// Ends every other session of the person.

@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 use data_encoding::{BASE64, HEXLOWER};
 use foundation::audit::{Event, Stream, Trail};
 use foundation::db::{self, Db, Tx};
+use foundation::http::{Claim, IdempotencyKey};
 use foundation::jobs::{Handlers, Job, JobError};
 use foundation::kernel::{Clock, Entropy, SealError, Sealer, Timestamp, sha256};
 use foundation::params;
@@ -25,10 +26,13 @@ use zeroize::Zeroizing;
 
 use super::access_tokens::{Published, Ring, RingKey, memory};
 use super::store::{self, StoredKey};
+use crate::access::{By, Denied, may};
 use crate::app::App;
 use crate::settings::{Settings, SigningAlgorithm};
 
 const PURPOSE: &str = "signing key";
+/// As it stands in the trail that there is another key.
+const PUBLISHED: &str = "signing_key_published";
 /// How long anybody may keep our public keys: what the JWKS says in `Cache-Control`.
 pub(super) const CACHED: Duration = Duration::from_secs(300);
 /// What clocks and caches are allowed to be wrong by.
@@ -80,7 +84,7 @@ pub struct SigningKeyInfo {
 }
 
 /// What became of a wish for another key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rotated {
     /// It is published, and signs from then on.
     Published(String, Timestamp),
@@ -162,19 +166,24 @@ impl KeyKeeper {
             tx.one::<(i64,)>(&store::LOCK_KEYS, &[])?;
             let keys: Vec<StoredKey> = tx.all(&store::KEYS, &[])?;
             keeper.retire(tx, &keys)?;
-            let now = keeper.clock.now();
-            match keys.last() {
-                Some(newest) if newest.signs_from > now => {
-                    Ok(Rotated::Pending(newest.kid.clone(), newest.signs_from))
-                }
-                _ if due_only && !keeper.is_due(&keys) => Ok(Rotated::NotDue),
-                _ => {
-                    keeper.insert(tx, &fresh)?;
-                    Ok(Rotated::Published(fresh.kid.clone(), fresh.signs_from))
-                }
+            let rotated = keeper.weigh(&keys, &fresh, due_only);
+            if let Rotated::Published(..) = rotated {
+                keeper.insert(tx, &fresh)?;
             }
+            Ok(rotated)
         });
         Ok(done.await?)
+    }
+
+    /// What is to become of a key that was just made, beside those that there are.
+    fn weigh(&self, keys: &[StoredKey], fresh: &StoredKey, due_only: bool) -> Rotated {
+        match keys.last() {
+            Some(newest) if newest.signs_from > self.clock.now() => {
+                Rotated::Pending(newest.kid.clone(), newest.signs_from)
+            }
+            _ if due_only && !self.is_due(keys) => Rotated::NotDue,
+            _ => Rotated::Published(fresh.kid.clone(), fresh.signs_from),
+        }
     }
 
     /// Takes a key away at once, because somebody else may have it: what it signed is worth nothing from then on to
@@ -241,12 +250,8 @@ impl KeyKeeper {
     }
 
     fn insert(&self, tx: &mut Tx<'_>, key: &StoredKey) -> db::Result<()> {
-        tx.execute(
-            &store::INSERT_KEY,
-            params![key.kid, key.algorithm, key.sealed, key.public_jwk, key.created_at, key.signs_from],
-        )?;
-        let details = json!({ "kid": key.kid, "signs_from": key.signs_from.to_string() });
-        self.note(tx, "signing_key_published", details)
+        put(tx, key)?;
+        self.note(tx, PUBLISHED, published(key))
     }
 
     fn note(&self, tx: &mut Tx<'_>, kind: &'static str, details: serde_json::Value) -> db::Result<()> {
@@ -309,6 +314,52 @@ impl KeyKeeper {
         let etag = format!("\"{}\"", HEXLOWER.encode(&sha256(jwks.as_bytes()).truncated::<16>()));
         Ok(Ring { keys: ring, published: std::sync::Arc::new(Published { jwks, etag }), verified: memory() })
     }
+}
+
+/// An operator's wish for another key, once under their key for that; none when it was done before.
+///
+/// # Errors
+/// As every statement; when no key can be made.
+pub async fn rotate_by(
+    app: &App,
+    by: By,
+    once: &IdempotencyKey,
+) -> db::Result<Result<Option<Rotated>, Denied>> {
+    // Made before the lock: an RSA key takes a while.
+    let fresh = app.keys.generate(app.clock.now() + app.keys.wait());
+    let fresh = fresh.ok_or_else(|| db::Error::Bug(KeyError::Broken.to_string()))?;
+    let (inner, once) = (app.clone(), once.clone());
+    let done = app.db.write(move |tx| {
+        if let Err(denied) = may(tx, &inner, &by, "signing_keys:write")? {
+            return Ok(Err(denied));
+        }
+        tx.one::<(i64,)>(&store::LOCK_KEYS, &[])?;
+        let keys: Vec<StoredKey> = tx.all(&store::KEYS, &[])?;
+        let rotated = inner.keys.weigh(&keys, &fresh, false);
+        let answer = serde_json::to_string(&rotated).map_err(|e| db::Error::Bug(e.to_string()))?;
+        if once.claim(tx, inner.clock.now(), 200, &answer)? == Claim::Done {
+            return Ok(Ok(None));
+        }
+        inner.keys.retire(tx, &keys)?;
+        if let Rotated::Published(..) = rotated {
+            put(tx, &fresh)?;
+            inner.audit_by(tx, &Stream::server(), PUBLISHED, &by, published(&fresh))?;
+        }
+        Ok(Ok(Some(rotated)))
+    });
+    done.await
+}
+
+fn put(tx: &mut Tx<'_>, key: &StoredKey) -> db::Result<()> {
+    tx.execute(
+        &store::INSERT_KEY,
+        params![key.kid, key.algorithm, key.sealed, key.public_jwk, key.created_at, key.signs_from],
+    )
+    .map(|_| ())
+}
+
+fn published(key: &StoredKey) -> serde_json::Value {
+    json!({ "kid": key.kid, "signs_from": key.signs_from.to_string() })
 }
 
 /// The newest key whose time has come.

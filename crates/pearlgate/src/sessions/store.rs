@@ -16,7 +16,6 @@ statements! {
     LOCK_BEGINNER = "SELECT id FROM users WHERE id = $1 /*pg FOR SHARE */";
     /// The same where beginners must wait for each other, because their sessions are counted.
     LOCK_COUNTED = "SELECT id FROM users WHERE id = $1 /*pg FOR UPDATE */";
-    ROLES = "SELECT role FROM user_roles WHERE user_id = $1";
     /// Begins a session only for a person who is not suspended, whose password, when it was the proof, is (still) this
     /// one, and who has no second factor that was neither shown nor is trusted to this device beside the password. $13 is what was shown beside
     /// the password: 0 nothing, 1 the mailbox, 2 a factor; $14 whether devices are trusted here.
@@ -48,7 +47,9 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = s.user_id) THEN 2
                 WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT),
-            COALESCE((SELECT m.since FROM mail_suppressions m WHERE m.recipient = e.address_key AND m.until > $2), 0)
+            COALESCE((SELECT m.since FROM mail_suppressions m WHERE m.recipient = e.address_key AND m.until > $2), 0),
+            COALESCE((SELECT string_agg(g.role, '
+' ORDER BY g.role) FROM user_roles g WHERE g.user_id = s.user_id AND g.resource = ''), '')
         FROM sessions s JOIN users u ON u.id = s.user_id JOIN user_emails e ON e.user_id = s.user_id
         WHERE s.id = $1 AND s.expires_at > $2
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
@@ -62,6 +63,8 @@ statements! {
                 WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = s.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = s.user_id) THEN 2 ELSE 1 END AS BIGINT),
             COALESCE((SELECT m.since FROM mail_suppressions m WHERE m.recipient = e.address_key AND m.until > $2), 0),
+            COALESCE((SELECT string_agg(g.role, '
+' ORDER BY g.role) FROM user_roles g WHERE g.user_id = s.user_id AND g.resource = ''), ''),
             CAST(CASE WHEN r.current_digest = $3 AND r.previous_digest <> r.current_digest AND r.rotated_at < $4
                 THEN 1 ELSE 0 END AS BIGINT)
         FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN users u ON u.id = s.user_id
@@ -93,7 +96,9 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = refresh_tokens.user_id) THEN 2
                 WHEN NOT EXISTS (SELECT 1 FROM totp_factors f WHERE f.user_id = refresh_tokens.user_id) THEN 0
                 WHEN EXISTS (SELECT 1 FROM password_credentials c WHERE c.user_id = refresh_tokens.user_id) THEN 2 ELSE 1 END AS BIGINT),
-            CAST(0 AS BIGINT)";
+            CAST(0 AS BIGINT),
+            COALESCE((SELECT string_agg(g.role, '
+' ORDER BY g.role) FROM user_roles g WHERE g.user_id = refresh_tokens.user_id AND g.resource = ''), '')";
     /// Locks a session for the decision about a token that is not the current one, as ending it does. What is
     /// decided is read by the next statement: one that waited for its lock sees what was there before it waited.
     LOCK = "SELECT user_id FROM sessions WHERE id = $1 /*pg FOR UPDATE */";
@@ -207,6 +212,9 @@ statements! {
     ENDED = "SELECT reason FROM ended_sessions WHERE id = $1";
     ENDED_SINCE = "SELECT id, user_id, reason, ended_at FROM ended_sessions WHERE ended_at > $1
         ORDER BY ended_at, id LIMIT $2";
+    /// Whose access changed: a person's id, or the name of a role that many may have.
+    CHANGED_SINCE = "SELECT subject, changed_at FROM access_changes WHERE changed_at > $1 AND changed_at <= $2
+        ORDER BY changed_at, subject LIMIT $3";
     ENDED_AT = "SELECT id, user_id, reason, ended_at FROM ended_sessions WHERE ended_at = $1 ORDER BY id";
     ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id WHERE e.user_id = $1";
     SWEEP_EXPIRED = "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 100";
@@ -273,6 +281,8 @@ record! {
         pub strength: i64,
         /// Since when mail does not reach them; 0 when it does, or where nobody asked.
         pub unreachable_since: Timestamp,
+        /// The roles that they have everywhere, a line each.
+        pub roles: String,
     }
 }
 
@@ -282,7 +292,7 @@ pub(super) struct ByToken(pub(super) SessionUser, pub(super) bool);
 
 impl FromRow for ByToken {
     fn from_row(row: &Row<'_>) -> foundation::db::Result<Self> {
-        row.expect_width(20)?;
+        row.expect_width(21)?;
         let session = SessionUser {
             user_id: row.get(0)?,
             address: row.get(1)?,
@@ -303,8 +313,9 @@ impl FromRow for ByToken {
             factor_at: row.get(16)?,
             strength: row.get(17)?,
             unreachable_since: row.get(18)?,
+            roles: row.get(19)?,
         };
-        Ok(Self(session, row.get(19)?))
+        Ok(Self(session, row.get(20)?))
     }
 }
 
@@ -314,8 +325,14 @@ impl SessionUser {
         let (address, name) = (self.address.clone(), self.display_name.clone());
         User {
             mfa_enabled: self.strength > 0,
+            roles: self.roles(),
             ..User::new(self.user_id, address, self.verified, name, self.user_created_at)
         }
+    }
+
+    /// The names of the roles that they have everywhere.
+    pub fn roles(&self) -> Vec<String> {
+        self.roles.lines().map(str::to_owned).collect()
     }
 
     /// How long its refresh token is good unused.
@@ -396,6 +413,15 @@ record! {
         pub(super) aal: i64,
         pub(super) amr: String,
         pub(super) trusted_until: Timestamp,
+    }
+}
+
+record! {
+    /// Whose roles changed.
+    #[derive(Debug, Clone)]
+    pub(super) struct Changed {
+        pub(super) subject: String,
+        pub(super) changed_at: Timestamp,
     }
 }
 

@@ -14,6 +14,8 @@ pub struct MfaSettings {
     pub everyone: bool,
     /// Whoever has one of these roles must.
     pub roles: Vec<String>,
+    /// Whoever has a role above level 0 must.
+    pub operators: bool,
     /// How long one may go on without it.
     pub grace: Duration,
     /// Life of a sign-in between its two steps.
@@ -52,10 +54,11 @@ pub(super) fn read(layers: &Layers, raw: &RawMfa, operators: &[String]) -> Resul
             "is at least an hour: the owner has to read the mail that tells of it before it happens",
         ));
     }
-    let operators = if raw.operators { operators } else { &[] };
+    let named = if raw.operators { operators } else { &[] };
     Ok(MfaSettings {
         everyone,
-        roles: raw.required_roles.iter().chain(operators).cloned().collect(),
+        roles: raw.required_roles.iter().chain(named).cloned().collect(),
+        operators: raw.operators,
         grace: or_never("mfa.grace", &raw.grace)?.unwrap_or_default(),
         token,
         email_code: raw.email_code,

@@ -19,6 +19,7 @@ pub struct Raw {
     pub mail: RawMail,
     pub mailers: BTreeMap<String, RawMailer>,
     pub tokens: RawTokens,
+    pub audit: RawAudit,
     pub mfa: RawMfa,
     pub passkeys: RawPasskeys,
     pub federation: RawFederation,
@@ -91,6 +92,7 @@ section!(RawMailer {
     rate: String,
     quota: String
 });
+section!(RawAudit { keep: String });
 section!(RawTokens {
     audience: String,
     client_id: String,
@@ -100,7 +102,8 @@ section!(RawTokens {
     fresh: String,
     max_sessions: usize,
     algorithm: String,
-    rotate_keys: String
+    rotate_keys: String,
+    permissions: bool
 });
 section!(RawMfa {
     required: String,

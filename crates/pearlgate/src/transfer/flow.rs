@@ -17,7 +17,8 @@ use tokio::runtime::Handle;
 use super::presets::{self, Extras, Preset};
 use super::record::{Identity, Record, Suspension, Totp};
 use super::store::{self, Person};
-use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
+use crate::access::{self, RoleRow};
+use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use crate::mfa::SEALED_FOR;
 use crate::passwords;
 
@@ -315,7 +316,8 @@ impl Importer {
             return Ok(Outcome::Existed);
         }
         let (user, now) = (Id::<UserRow>::new(&self.clock, &self.chance), self.clock.now());
-        tx.execute(&store::PERSON, params![user, p.display_name, p.locale, p.metadata, p.created_at])?;
+        let key = name_key(&p.display_name);
+        tx.execute(&store::PERSON, params![user, p.display_name, p.locale, p.metadata, p.created_at, key])?;
         let ours: Option<(Id<UserRow>,)> =
             tx.opt(&store::ADDRESS, params![user, p.email.as_str(), p.email.key()])?;
         if ours.is_none() {
@@ -354,6 +356,8 @@ impl Importer {
             }
         }
         for role in &p.roles {
+            let id = Id::<RoleRow>::new(&self.clock, &self.chance);
+            tx.execute(&store::ROLE_NAMED, params![id, role, now])?;
             tx.execute(&store::ROLE, params![user, role, now])?;
         }
         if let Some(reason) = &p.suspended {
@@ -384,6 +388,9 @@ fn distinct_identities(mut identities: Vec<Identity>) -> Result<Vec<Identity>, S
 
 fn role_name(text: &str) -> Result<String, String> {
     let fine = (1..=100).contains(&text.len()) && !text.chars().any(char::is_control);
+    if access::is_built_in(text) {
+        return Err(format!("roles: {text} is the server's own; give it with `pearlgate user grant`"));
+    }
     if fine { Ok(text.to_owned()) } else { Err("roles: a name is one line of 1 to 100 bytes".into()) }
 }
 

@@ -11,7 +11,8 @@ statements! {
         ON CONFLICT (file_digest) DO UPDATE SET done = excluded.done, updated_at = excluded.updated_at";
     FORGET_PROGRESS = "DELETE FROM imports WHERE file_digest = $1";
     EXISTS = "SELECT user_id FROM user_emails WHERE address_key = $1";
-    PERSON = "INSERT INTO users (id, display_name, locale, metadata, created_at) VALUES ($1, $2, $3, $4, $5)";
+    PERSON = "INSERT INTO users (id, display_name, locale, metadata, created_at, name_key)
+        VALUES ($1, $2, $3, $4, $5, $6)";
     ADDRESS = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
         ON CONFLICT (address_key) DO NOTHING RETURNING user_id";
     NOBODY = "DELETE FROM users WHERE id = $1";
@@ -25,8 +26,11 @@ statements! {
     FACTOR = "INSERT INTO totp_factors (user_id, sealed, last_step, confirmed_at) VALUES ($1, $2, $4, $3)";
     IDENTITY = "INSERT INTO federated_identities (provider, subject, user_id, linked_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (provider, subject) DO NOTHING RETURNING linked_at";
-    ROLE = "INSERT INTO user_roles (user_id, role, granted_at) VALUES ($1, $2, $3)
-        ON CONFLICT (user_id, role) DO NOTHING";
+    /// A name that nobody declared is a role that may do nothing.
+    ROLE_NAMED = "INSERT INTO roles (id, name, description, level, created_at, changed_at) VALUES ($1, $2, '', 0, $3, $3)
+        ON CONFLICT (name) DO NOTHING";
+    ROLE = "INSERT INTO user_roles (user_id, role, granted_at, resource, granted_by) VALUES ($1, $2, $3, '', '')
+        ON CONFLICT (user_id, role, resource) DO NOTHING";
     SUSPENSION = "INSERT INTO suspensions (user_id, reason, suspended_at) VALUES ($1, $2, $3)";
     CAME_FROM = "INSERT INTO imported_users (user_id, source, imported_at) VALUES ($1, $2, $3)";
     FACTORS = "SELECT user_id, sealed FROM totp_factors WHERE user_id > $1 ORDER BY user_id LIMIT 500";
@@ -39,7 +43,7 @@ statements! {
         FROM users u JOIN user_emails e ON e.user_id = u.id WHERE u.id > $1 ORDER BY u.id LIMIT 500";
     FACTOR_OF = "SELECT sealed FROM totp_factors WHERE user_id = $1";
     IDENTITIES_OF = "SELECT provider, subject FROM federated_identities WHERE user_id = $1 ORDER BY provider, subject";
-    ROLES_OF = "SELECT role FROM user_roles WHERE user_id = $1 ORDER BY role";
+    ROLES_OF = "SELECT role FROM user_roles WHERE user_id = $1 AND resource = '' ORDER BY role";
     SUSPENSION_OF = "SELECT reason FROM suspensions WHERE user_id = $1";
 }
 

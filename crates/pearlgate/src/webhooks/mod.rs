@@ -18,6 +18,8 @@ pub use deliver::{Webhooks, handle};
 pub use flow::{sweep, tell, tell_of};
 pub use model::{EndpointRow, MessageRow, TYPES};
 pub use operate::{
-    Cursor, Delivery, Listed, add, deliveries, list, pause, remove, replay, reseal_webhooks, resume, rotate,
+    Change, Changed, Cursor, Delivery, Listed, New, Pause, add, add_by, address, change_by, deliveries,
+    deliveries_before, events, find, list, pause, remove, remove_by, replay, replay_by, reseal_webhooks,
+    resume, rotate,
 };
 pub use store::STATEMENTS;

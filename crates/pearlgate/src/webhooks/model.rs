@@ -38,6 +38,7 @@ pub const TYPES: &[&str] = &[
     "mfa.changed",
     "identity.linked",
     "identity.unlinked",
+    "role.changed",
     "account.locked",
     "account.unlocked",
 ];
@@ -69,6 +70,9 @@ pub(super) fn of_trail(kind: &str, details: &Value) -> Option<(&'static str, Val
         "email_code_off" => ("mfa.changed", json!({ "change": "factor_removed", "factor": "email_code" })),
         "identity_linked" => ("identity.linked", json!({ "provider": of("provider") })),
         "identity_unlinked" => ("identity.unlinked", json!({ "provider": of("provider") })),
+        "role_granted" | "role_revoked" => {
+            ("role.changed", json!({ "change": kind, "role": of("role"), "resource": of("resource") }))
+        }
         "account_locked" => ("account.locked", json!({})),
         "account_unlocked" => ("account.unlocked", json!({})),
         _ => return None,
@@ -80,15 +84,24 @@ pub(super) fn of_trail(kind: &str, details: &Value) -> Option<(&'static str, Val
 /// # Errors
 /// In words, which of them there is not.
 pub(super) fn types(list: &str) -> Result<Vec<&'static str>, String> {
-    if list.split(',').any(|one| one.trim() == "*") {
+    let names: Vec<&str> = list.split(',').map(str::trim).collect();
+    named(&names)
+}
+
+/// The types with these names, each once; `*` is all of them.
+///
+/// # Errors
+/// As [`types`].
+pub(super) fn named(names: &[&str]) -> Result<Vec<&'static str>, String> {
+    if names.contains(&"*") {
         return Ok(TYPES.to_vec());
     }
-    let known = |name: &str| {
-        TYPES.iter().copied().find(|known| *known == name).ok_or_else(|| {
+    let known = |name: &&str| {
+        TYPES.iter().copied().find(|known| known == name).ok_or_else(|| {
             format!("{name:?} is nothing that is told; there are {}, and \"*\" for all", TYPES.join(", "))
         })
     };
-    let mut types: Vec<_> = list.split(',').map(str::trim).map(known).collect::<Result<_, _>>()?;
+    let mut types: Vec<_> = names.iter().map(known).collect::<Result<_, _>>()?;
     types.sort_unstable();
     types.dedup();
     Ok(types)

@@ -23,7 +23,8 @@ statements! {
     POSITION = "SELECT number FROM webhook_positions WHERE endpoint_id = $1 AND user_id = $2";
     NEXT_EVENT = "SELECT e.id, e.number, e.type, e.data, e.created_at FROM webhook_events e
         WHERE e.user_id = $2 AND e.number > $3 AND e.created_at >= $4
-            AND EXISTS (SELECT 1 FROM webhook_subscriptions s WHERE s.type = e.type AND s.endpoint_id = $1)
+            AND EXISTS (SELECT 1 FROM webhook_subscriptions s
+                WHERE s.type = e.type AND s.endpoint_id = $1 AND s.from_at <= e.created_at)
         ORDER BY e.number LIMIT 1";
     ATTEMPTS = "SELECT attempts FROM webhook_deliveries WHERE endpoint_id = $1 AND event_id = $2";
     PERSON = "SELECT e.address, u.display_name, u.created_at,
@@ -41,13 +42,25 @@ statements! {
         WHERE webhook_deliveries.state <> 'delivered'";
     ADD = "INSERT INTO webhook_endpoints (id, url, description, from_at, told_again_at, created_at)
         VALUES ($1, $2, $3, $4, $4, $4)";
-    WANT = "INSERT INTO webhook_subscriptions (type, endpoint_id) VALUES ($1, $2)";
+    /// What happened before $3 it does not want.
+    WANT = "INSERT INTO webhook_subscriptions (type, endpoint_id, from_at) VALUES ($1, $2, $3)";
+    WANT_NO_MORE = "DELETE FROM webhook_subscriptions WHERE type = $1 AND endpoint_id = $2";
+    /// From an earlier moment on.
+    WANT_SINCE = "UPDATE webhook_subscriptions SET from_at = $2 WHERE endpoint_id = $1 AND from_at > $2";
     ADD_SECRET = "INSERT INTO webhook_secrets (endpoint_id, id, sealed, expires_at)
         SELECT e.id, $2, $3, $4 FROM webhook_endpoints e WHERE e.id = $1 RETURNING expires_at";
     RETIRE_SECRETS = "UPDATE webhook_secrets SET expires_at = $2 WHERE endpoint_id = $1 AND expires_at > $2";
     ENDPOINTS = "SELECT e.id, e.url, e.description, e.created_at,
             COALESCE((SELECT p.reason FROM webhook_pauses p WHERE p.endpoint_id = e.id), '')
         FROM webhook_endpoints e ORDER BY e.id";
+    LISTED = "SELECT e.id, e.url, e.description, e.created_at,
+            COALESCE((SELECT p.reason FROM webhook_pauses p WHERE p.endpoint_id = e.id), '')
+        FROM webhook_endpoints e WHERE e.id = $1";
+    /// Changes what is given (a 1 says so).
+    CHANGE = "UPDATE webhook_endpoints SET
+            url = CASE WHEN CAST($2 AS BIGINT) = 1 THEN $3 ELSE url END,
+            description = CASE WHEN CAST($4 AS BIGINT) = 1 THEN $5 ELSE description END
+        WHERE id = $1";
     TYPES_OF = "SELECT type FROM webhook_subscriptions WHERE endpoint_id = $1 ORDER BY type";
     REMOVE = "DELETE FROM webhook_endpoints WHERE id = $1 RETURNING created_at";
     PAUSE = "INSERT INTO webhook_pauses (endpoint_id, reason, paused_at)
@@ -66,9 +79,11 @@ statements! {
         WHERE endpoint_id = $1 AND user_id = $2 AND number > $3";
     FORGET_TRIES = "DELETE FROM webhook_deliveries WHERE endpoint_id = $1 AND event_id IN
         (SELECT m.id FROM webhook_events m WHERE m.user_id = $2 AND m.number > $3)";
+    /// The newest before a moment and, of that moment, an event.
     DELIVERIES = "SELECT m.id, m.type, m.user_id, d.state, d.attempts, d.last_at, d.answer
         FROM webhook_deliveries d JOIN webhook_events m ON m.id = d.event_id
-        WHERE d.endpoint_id = $1 ORDER BY d.last_at DESC LIMIT $2";
+        WHERE d.endpoint_id = $1 AND d.last_at <= $2 AND (d.last_at < $2 OR d.event_id < $3)
+        ORDER BY d.last_at DESC, d.event_id DESC LIMIT $4";
     SWEEP_EVENTS = "DELETE FROM webhook_events WHERE id IN
         (SELECT m.id FROM webhook_events m WHERE m.created_at <= $1 ORDER BY m.created_at LIMIT 500)";
     SWEEP_POSITIONS = "DELETE FROM webhook_positions WHERE (endpoint_id, user_id) IN

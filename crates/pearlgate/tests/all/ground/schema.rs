@@ -169,6 +169,15 @@ async fn no_statement_of_a_request_reads_a_whole_table() {
     ];
     // What an operator does to a provider now and then.
     let operators = [
+        // Roles are few, and read whole when one changes.
+        "ROLES",
+        "PARENTS",
+        "PERMISSIONS",
+        "EFFECTS",
+        "DEFAULTS",
+        "CLEAR_DEFAULTS",
+        "GRANT_DEFAULTS",
+        "NO_SETUP_LINK",
         "END_SIGN_INS",
         "END_CODES",
         "END_INCOMPLETE",

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::steps::send_as;
-use crate::support::{Answer, Person, TestApp, environment};
+use crate::support::{Answer, Engine, Person, TestApp, environment};
 
 pub const STEP: Duration = Duration::from_secs(30);
 pub const WRONG: &str = "401 mfa_code_invalid";
@@ -106,9 +106,23 @@ pub fn by_totp(code: &str) -> Value {
     json!({ "type": "totp", "code": code })
 }
 
+/// A role that may do nothing, as an import leaves it.
+pub fn declared(engine: Engine, role: &str) -> String {
+    let id = format!("{:032x}", role.bytes().fold(7_u128, |sum, byte| sum * 31 + u128::from(byte)));
+    let id = if engine == Engine::Sqlite { format!("X'{id}'") } else { format!("'\\x{id}'") };
+    format!(
+        "INSERT INTO roles (id, name, description, level, created_at, changed_at) VALUES ({id}, '{role}', '', 0, 1, 1)
+            ON CONFLICT (name) DO NOTHING"
+    )
+}
+
 /// Gives somebody a role.
 pub async fn grant(app: &TestApp, person: &Person, role: &str) {
     let user = format!("SELECT user_id FROM user_emails WHERE address = '{}'", person.email);
     let insert = "INSERT INTO user_roles (user_id, role, granted_at)";
-    app.sql(&format!("{insert} SELECT user_id, '{role}', 1 FROM ({user}) AS u")).await;
+    app.sql(&format!(
+        "{}; {insert} SELECT user_id, '{role}', 1 FROM ({user}) AS u",
+        declared(app.engine, role)
+    ))
+    .await;
 }

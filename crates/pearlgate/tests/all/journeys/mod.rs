@@ -1,5 +1,6 @@
 //! Stories through HTTP.
 
+pub mod access;
 mod account;
 pub mod authenticator;
 mod breaches;
@@ -10,6 +11,7 @@ mod identities;
 mod keys;
 mod magic_links;
 mod mail_chain;
+mod operations;
 mod own_sessions;
 mod pages;
 pub mod passkeys;

@@ -419,6 +419,7 @@ both! {
         let strong = Proof::PASSWORD.and(Proof::FACTOR);
         let everybody = begin(app, &ada, strong).await;
         assert_eq!(everybody.json["refresh_expires_in"], 30 * 86_400, "whoever is no operator lives as long as anybody");
+        app.sql(&crate::journeys::authenticator::declared(app.engine, "admin")).await;
         app.sql("INSERT INTO user_roles (user_id, role, granted_at) SELECT id, 'admin', 1 FROM users").await;
         let weak = begin(app, &ada, Proof::PASSWORD).await;
         assert_eq!(weak.json["refresh_expires_in"], 30 * 86_400, "without the factor nobody is let in as an operator");

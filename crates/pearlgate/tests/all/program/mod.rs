@@ -1,6 +1,7 @@
 //! The program itself, as a child process: what it says, what it refuses, and what it survives.
 
 pub mod api;
+mod audit;
 mod breach;
 pub mod child;
 mod cli;

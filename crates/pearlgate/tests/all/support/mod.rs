@@ -370,7 +370,8 @@ impl TestApp {
     /// Waits until so many mails wait for another try, and none is on its way. A try that is over stands in the job's history;
     /// what was put off because nobody is asked just now is none.
     pub async fn mails_wait(&self, count: i64) {
-        self.until("mails wait for another try", || async { self.mails_between_tries().await == count }).await;
+        self.until("mails wait for another try", || async { self.mails_between_tries().await == count })
+            .await;
     }
 
     async fn mails_between_tries(&self) -> i64 {
