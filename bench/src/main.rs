@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod access;
 mod bulk;
 mod client;
 mod libsodium;
@@ -38,6 +39,7 @@ cargo xtask bench --timing [SAMPLES] [STAGE…]
                                          50 min; stages are usual, load, kinds, locked, mails
 cargo xtask bench --races [ROUNDS]       the suite's races: mailed secrets 10,000 rounds, refreshes a tenth
 cargo xtask bench --queue [JOBS]         do healthy jobs keep flowing, beside poison and an open transaction? 20,000 a round
+cargo xtask bench --access               a decision, and finding people, among a million with roles
 cargo xtask bench --import [--people N]  `pearlgate import users` of 1,000,000 people
 cargo xtask bench --breach [--lines N]   `pearlgate breach build` of 20,000,000 lines
 All but the kills are on an idle machine or mean little. Only a run of all ordinary measures changes the guide's page.";
@@ -77,6 +79,7 @@ async fn run(words: &[&str]) -> Measured<()> {
         ["--timing", samples, stages @ ..] => timing::run(&mut table, number(samples)?, stages).await?,
         ["--races"] => measures::races(&mut table, measures::RACES)?,
         ["--races", rounds] => measures::races(&mut table, number(rounds)?)?,
+        ["--access"] => access::access(&mut table).await?,
         ["--queue"] => queue::run(&mut table, queue::JOBS).await?,
         ["--queue", jobs] => queue::run(&mut table, number(jobs)?).await?,
         ["--import"] => bulk::import(&mut table, bulk::PEOPLE).await?,

@@ -103,7 +103,7 @@ async fn cost(
 }
 
 /// Makes a database with so many people, and says how many bytes it has.
-async fn fill(data: &Path, people: usize) -> Measured<f64> {
+pub(crate) async fn fill(data: &Path, people: usize) -> Measured<f64> {
     let file = data.join("pearlgate.db");
     let db = Db::sqlite(&file, true).map_err(|e| e.to_string())?;
     db.migrate(MIGRATIONS, Clock::System.now()).await.map_err(|e| e.to_string())?;
@@ -128,7 +128,7 @@ fn rows(first: usize, last: usize, now: i64) -> String {
          DELETE FROM filling;
          WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last} - 1)
             INSERT INTO filling SELECT n, unhex(printf('%012x', 1600000000000 + n) || hex(randomblob(10))), unhex(printf('%012x', 1650000000000 + n) || hex(randomblob(10))) FROM n;
-         INSERT INTO users (id, display_name, locale, metadata, created_at) SELECT id, 'Somebody', '', '{{}}', {now} FROM filling;
+         INSERT INTO users (id, display_name, locale, metadata, created_at, name_key) SELECT id, 'Somebody', '', '{{}}', {now}, 'somebody' FROM filling;
          INSERT INTO user_emails (user_id, address, address_key) SELECT id, 'somebody' || n || '@example.com', 'somebody' || n || '@example.com' FROM filling;
          INSERT INTO verified_emails (user_id, verified_at) SELECT id, {now} FROM filling;
          INSERT INTO password_credentials (user_id, password_hash, set_at) SELECT id, '{hash}', {now} FROM filling;

@@ -237,7 +237,7 @@ pub fn doors(app: &App) -> Doors {
         &[],
         delete(admin::http::end_session_of_user),
     );
-    map.add(M::GET, "/v1/admin/users/{id}/roles", Operator(users), &[], get(access::http::roles_of_user));
+    map.add(M::GET, "/v1/admin/users/{id}/roles", Operator(roles), &[], get(access::http::roles_of_user));
     map.add(
         M::PUT,
         "/v1/admin/users/{id}/roles",

@@ -69,6 +69,7 @@ embed!(
     "pages/passkeys.html",
     "pages/verify_email.html",
     "pages/reset_password.html",
+    "pages/setup.html",
     "pages/magic_link.html",
     "pages/email_change.html",
     "pages/not_me.html",

@@ -254,16 +254,22 @@ pub enum Removed {
     Running,
     /// It is one that comes back by itself, and stays: without it there would be no other.
     Recurring,
+    /// It waits, and is of a kind that is spared.
+    Spared,
     /// There is none with this id.
     Unknown,
 }
 
-/// Takes a job away that waits or was given up: it is not done.
+/// Takes a job away that waits or was given up: it is not done. Kinds that begin like one of `spared` are taken away only when
+/// they were given up.
 ///
 /// # Errors
 /// As every statement.
-pub fn remove(tx: &mut Tx<'_>, id: Id<JobRow>, now: Timestamp) -> db::Result<Removed> {
+pub fn remove(tx: &mut Tx<'_>, id: Id<JobRow>, now: Timestamp, spared: &[&str]) -> db::Result<Removed> {
     if let Some(line) = tx.opt::<Line>(&store::ONE, params![id])? {
+        if spared.iter().any(|begin| line.kind.starts_with(begin)) {
+            return Ok(Removed::Spared);
+        }
         if line.unique_key == recurring_key(&line.kind) {
             return Ok(Removed::Recurring);
         }

@@ -1,13 +1,14 @@
 //! The check, and who may do what to whom. Both are answered by rows, in the transaction of what they are asked for.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use foundation::db::{self, Tx};
 use foundation::kernel::{Id, Problem, Timestamp};
 use foundation::params;
 
 use super::by::{By, Who};
-use super::model::{Decision, OWNER, OWNER_LEVEL, Permission, Resource, decide as weigh, holds};
+use super::model::{Decision, OWNER_LEVEL, Permission, Resource, decide as weigh, holds};
 use super::store::{self, KeyLine, granted};
 use crate::accounts::UserRow;
 use crate::app::App;
@@ -154,7 +155,13 @@ pub fn roles_of(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Vec<(String, i
 fn standing(tx: &mut Tx<'_>, who: Who, now: Timestamp) -> db::Result<Standing> {
     match who {
         Who::Console => Ok(Standing::console()),
-        Who::Person(user, _) => standing_of(tx, user),
+        // A session that ended while its request was on the way does nothing any more.
+        Who::Person(user, session) => {
+            match tx.opt::<(i64,)>(&store::IN_SESSION, params![session, user, now])? {
+                Some(_) => standing_of(tx, user),
+                None => Ok(Standing::default()),
+            }
+        }
         Who::Key(key, owner) => {
             let lines: Vec<KeyLine> = tx.all(&store::KEY_NOW, params![key, now])?;
             let maker = standing_of(tx, owner)?;
@@ -239,11 +246,8 @@ pub fn give_defaults(tx: &mut Tx<'_>, user: Id<UserRow>, now: Timestamp) -> db::
 /// # Errors
 /// As every statement.
 pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<()> {
-    let before = app.clock.now() - app.access_tokens.lifetime() * 2;
-    tx.execute(&store::SWEEP_CHANGES, params![before]).map(|_| ())
-}
-
-/// Whether a name is the one that no file and no import gives.
-pub fn is_built_in(role: &str) -> bool {
-    role == OWNER
+    let now = app.clock.now();
+    tx.execute(&store::SWEEP_CHANGES, params![now - app.access_tokens.lifetime() * 2])?;
+    // A while after its end a key is still in the list.
+    tx.execute(&store::SWEEP_KEYS, params![now - Duration::from_secs(30 * 86_400)]).map(|_| ())
 }

@@ -16,6 +16,7 @@ use super::store::{self, Grant, StoredRole};
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::mailed;
+use crate::sessions;
 
 /// A role somewhere: its name and the resource, empty for everywhere.
 pub type Place = (String, String);
@@ -99,6 +100,9 @@ pub(super) fn changed(
         return Ok(Err(Denied::Oneself));
     }
     for (role, resource) in given.iter().chain(&taken) {
+        if role.contains('\0') {
+            return Ok(Err(Denied::Invalid("roles", "there is no such role".into())));
+        }
         let Some(row) = tx.opt::<StoredRole>(&store::ROLE_NAMED, params![role])? else {
             return Ok(Err(Denied::Invalid("roles", format!("there is no role {role:?}"))));
         };
@@ -141,5 +145,10 @@ fn write(
         tx.opt::<(Timestamp,)>(&store::GRANT, params![user, role, now, resource, by.actor()])?;
         app.audit_by(tx, &stream, "role_granted", by, json!({ "role": role, "resource": resource }))?;
     }
-    if given.is_empty() && taken.is_empty() { Ok(()) } else { note(tx, app, &user.to_string(), now) }
+    if given.is_empty() && taken.is_empty() {
+        return Ok(());
+    }
+    // Whoever comes to be an operator has an operator's sessions from now on.
+    sessions::shorten_all(tx, app, user)?;
+    note(tx, app, &user.to_string(), now)
 }

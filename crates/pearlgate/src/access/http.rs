@@ -7,7 +7,7 @@ use axum::Json as JsonAnswer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use foundation::http::Json;
+use foundation::http::{IdempotencyKey, Json};
 use foundation::kernel::{Entity, FieldError, Id, PageRequest, Problem, Secret};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -335,19 +335,31 @@ fn wanted(body: ChangeRole) -> Result<Wanted, Problem> {
 
 /// Add a role
 ///
-/// Below one's own level, and with nothing of the server's own that one does not hold. Needs a fresh session.
+/// Below one's own level, and with nothing of the server's own that one does not hold. Needs a fresh session. Repeated under
+/// the same `Idempotency-Key` it answers with the role as it is by then.
 #[utoipa::path(post, path = "/v1/admin/roles", tag = "admin", security(("access_token" = [])), request_body = NewRole,
     responses((status = 201, body = Role), (status = "4XX", body = ProblemDocument)))]
 pub async fn add_role(
     State(app): State<App>,
     operator: Operator,
+    headers: HeaderMap,
     Json(body): Json<NewRole>,
 ) -> Result<(StatusCode, JsonAnswer<Role>), Problem> {
     operator.must_be_fresh(&app)?;
     let name = RoleName::parse("name", &body.name).map_err(|e| Problem::invalid(vec![e]))?;
+    let said = format!("{body:?}");
+    let key = app.idempotency.key(&headers, &operator.by.actor(), "roles", &[said.as_bytes()])?;
     let NewRole { description, level, inherits, permissions, default, .. } = body;
     let wanted = wanted(ChangeRole { description, level, inherits, permissions, default })?;
-    let name = settled(roles::put(&app, operator.by, Which::New(name.0), wanted).await)?;
+    let before = key.replay(&app.db, app.clock.now()).await?;
+    let name = match before {
+        Some(first) => first.body,
+        None => match settled(roles::put(&app, operator.by, Which::New(name.0), wanted, key.clone()).await) {
+            Ok(name) => name,
+            // Whoever asked at the same time under this key was first: what they were answered is the answer.
+            Err(problem) => key.replay(&app.db, app.clock.now()).await?.ok_or(problem)?.body,
+        },
+    };
     Ok((StatusCode::CREATED, role(&app, |row| row.row.name == name).await?))
 }
 
@@ -366,7 +378,7 @@ pub async fn change_role(
     operator.must_be_fresh(&app)?;
     let id: Id<RoleRow> = named(&id)?;
     let wanted = wanted(body)?;
-    settled(roles::put(&app, operator.by, Which::Known(id), wanted).await)?;
+    settled(roles::put(&app, operator.by, Which::Known(id), wanted, IdempotencyKey::default()).await)?;
     role(&app, |row| row.row.id == id).await
 }
 
@@ -514,18 +526,29 @@ impl ApiKey {
 /// Keys.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ApiKeys {
-    /// Newest first; the last 200.
+    /// Newest first.
     items: Vec<ApiKey>,
-    /// Always empty.
+    /// For the next page; empty on the last one.
     next_cursor: String,
 }
 
 /// Keys of machines
 #[utoipa::path(get, path = "/v1/admin/api-keys", tag = "admin", security(("access_token" = [])),
+    params(("limit" = Option<u16>, Query, description = "1 to 200, 50 by default"), ("cursor" = Option<String>, Query, description = "the previous page's next_cursor")),
     responses((status = 200, body = ApiKeys), (status = "4XX", body = ProblemDocument)))]
-pub async fn list_keys(State(app): State<App>, _: Operator) -> Result<JsonAnswer<ApiKeys>, Problem> {
-    let found = keys::keys(&app, Id::from_bytes([0xff; 16]), 200).await.map_err(|e| e.to_problem())?;
-    Ok(JsonAnswer(ApiKeys { items: found.into_iter().map(ApiKey::of).collect(), next_cursor: String::new() }))
+pub async fn list_keys(
+    State(app): State<App>,
+    _: Operator,
+    query: Result<Query<PageRequest>, QueryRejection>,
+) -> Result<JsonAnswer<ApiKeys>, Problem> {
+    let (limit, after) = app.cursors.open_text("api-keys", &page(query)?)?;
+    let before = after.parse().unwrap_or(Id::from_bytes([0xff; 16]));
+    let mut found = keys::keys(&app, before, limit + 1).await.map_err(|e| e.to_problem())?;
+    let more = found.len() > usize::from(limit);
+    found.truncate(limit.into());
+    let last = found.last().filter(|_| more).map(|key| key.row.id.to_string());
+    let next_cursor = last.map(|last| app.cursors.issue_text("api-keys", &last)).unwrap_or_default();
+    Ok(JsonAnswer(ApiKeys { items: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
 }
 
 /// A key to be made.
@@ -632,7 +655,6 @@ pub struct SetUpDone {
 pub async fn set_up(
     State(app): State<App>,
     From(from): From,
-    _: HeaderMap,
     Json(body): Json<SetUpFirst>,
 ) -> Result<(StatusCode, JsonAnswer<SetUpDone>), Problem> {
     let form = Form { email: body.email, password: body.password, display_name: body.display_name };

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use foundation::audit::Stream;
-use foundation::db;
+use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
 use foundation::kernel::{Entity, Id, Secret, Timestamp};
 use foundation::params;
 use serde_json::json;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::by::{By, Who};
 use super::flow::{Denied, Standing, may, of_key};
 use super::store::{self, KeyLine, StoredKey};
+use crate::accounts::UserRow;
 use crate::app::App;
 
 /// Ids of keys.
@@ -23,6 +25,8 @@ impl Entity for KeyRow {
 
 /// How keys begin.
 pub(super) const PREFIX: &str = "pga_";
+/// The most permissions that one holds.
+const MOST: usize = 100;
 /// How much of one is shown in lists: too little to guess the rest.
 const SHOWN: usize = 6;
 /// How exactly it is known when one was used last.
@@ -65,6 +69,9 @@ pub async fn make(app: &App, by: By, new: NewKey) -> db::Result<Result<(Key, Sec
             let Who::Person(maker, _) = by.who else {
                 return Ok(Err(Denied::Beyond("keys are made by people".into())));
             };
+            if new.permissions.len() > MOST {
+                return Ok(Err(Denied::Invalid("permissions", format!("are at most {MOST}"))));
+            }
             if let Some(beyond) = new.permissions.iter().find(|one| !standing.may(one)) {
                 return Ok(Err(Denied::Beyond(beyond.clone())));
             }
@@ -136,6 +143,25 @@ pub async fn revoke(app: &App, by: By, id: Id<KeyRow>) -> db::Result<Result<(), 
             Ok(Ok(()))
         })
         .await
+}
+
+/// Keys end that somebody made since a moment: it was not them, or somebody else had their password. True when there were
+/// some.
+///
+/// # Errors
+/// As every statement.
+pub fn end_keys(
+    tx: &mut Tx<'_>,
+    app: &App,
+    maker: Id<UserRow>,
+    (since, from): (Timestamp, ClientAddress),
+) -> db::Result<bool> {
+    let ended: Vec<(Id<KeyRow>, String)> = tx.all(&store::END_KEYS, params![maker, since])?;
+    for (key, name) in &ended {
+        let details = json!({ "key": key, "name": name });
+        app.audit(tx, &Stream::of(maker), "api_key_revoked", from, details)?;
+    }
+    Ok(!ended.is_empty())
 }
 
 /// Whose key it is and what it may do now; nothing for one that is unknown, expired, or made by somebody who is

@@ -23,13 +23,12 @@ mod store;
 
 pub use by::{By, Who};
 pub use flow::{
-    Denied, Standing, decide, give_defaults, is_built_in, may, may_act_on, owner_stays, permissions_of,
-    roles_of, sweep,
+    Denied, Standing, decide, give_defaults, may, may_act_on, owner_stays, permissions_of, roles_of, sweep,
 };
 pub use grants::{Change, Place, change, grants};
 pub use guard::{Caller, Operator};
 pub(crate) use guard::{require, require_caller};
-pub use keys::{Key, KeyRow, NewKey, keys, make as make_key, revoke as revoke_key};
+pub use keys::{Key, KeyRow, NewKey, end_keys, keys, make as make_key, revoke as revoke_key};
 pub use model::{
     Decision, OWN, OWNER, Permission, Plan, Resource, RoleName, RoleRow, RoleSpec, RolesFile, Scope,
 };

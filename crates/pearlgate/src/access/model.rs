@@ -109,10 +109,12 @@ impl RoleName {
     /// # Errors
     /// `invalid`.
     pub fn parse(field: &str, text: &str) -> Result<Self, FieldError> {
-        if is_word(text) {
+        // A name is never taken for somebody's id.
+        let id = ["usr_", "key_", "rol_", "ses_"].into_iter().any(|begin| text.starts_with(begin));
+        if is_word(text) && !id {
             return Ok(Self(text.to_owned()));
         }
-        let message = "begin with a-z or 0-9, go on with these and _ . -, and use at most 64 of them, such as instructor";
+        let message = "begin with a-z or 0-9, go on with these and _ . -, and use at most 64 of them, such as instructor; not like an id";
         Err(FieldError::new(field, "invalid", message))
     }
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use foundation::audit::Stream;
 use foundation::db::{self, Tx};
+use foundation::http::{Claim, IdempotencyKey};
 use foundation::kernel::{Id, Timestamp};
 use foundation::params;
 use serde_json::json;
 
 use super::by::By;
-use super::flow::{Denied, Standing, may};
+use super::flow::{Denied, Standing, may, roles_of};
 use super::model::{OWNER, Plan, RoleRow, RoleSpec, RolesFile, effects, own_within, plan};
 use super::store::{self, StoredRole};
 use crate::accounts::UserRow;
@@ -27,6 +28,11 @@ pub struct Described {
     /// Whether whoever registers is given it.
     pub default: bool,
 }
+
+/// The most roles that there are; what each holds itself, and inherits from.
+const MOST_ROLES: usize = 1_000;
+const MOST_PATTERNS: usize = 500;
+const MOST_PARENTS: usize = 50;
 
 /// All roles.
 pub(super) type Specs = BTreeMap<String, RoleSpec>;
@@ -128,7 +134,7 @@ pub async fn apply(app: &App, by: By, file: RolesFile, prune: bool) -> db::Resul
             let (_, specs) = rows(tx)?;
             let defaults = defaults(tx)?;
             match plan(&specs, &defaults, &file, prune) {
-                Ok(plan) => change(tx, &inner, &by, &standing, &specs, plan),
+                Ok(plan) => change(tx, &inner, &by, &standing, &specs, plan, None),
                 Err(words) => Ok(Err(Denied::Invalid("roles", words))),
             }
         })
@@ -159,11 +165,17 @@ pub enum Which {
     Known(Id<RoleRow>),
 }
 
-/// Adds a role, or changes one.
+/// Adds a role, or changes one; under a key that was claimed before, nothing is done.
 ///
 /// # Errors
 /// As every statement.
-pub async fn put(app: &App, by: By, which: Which, wanted: Wanted) -> db::Result<Result<String, Denied>> {
+pub async fn put(
+    app: &App,
+    by: By,
+    which: Which,
+    wanted: Wanted,
+    key: IdempotencyKey,
+) -> db::Result<Result<String, Denied>> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
@@ -213,7 +225,9 @@ pub async fn put(app: &App, by: By, which: Which, wanted: Wanted) -> db::Result<
                 plan.add.push(spec);
             }
             plan.default = (defaults.contains(&name) != was_default).then_some(defaults);
-            Ok(change(tx, &inner, &by, &standing, &before, plan)?.map(|_| name))
+            let key = (&key, name.as_str());
+            let done = change(tx, &inner, &by, &standing, &before, plan, Some(key))?;
+            Ok(done.map(|_| name.clone()))
         })
         .await
 }
@@ -235,12 +249,13 @@ pub async fn remove(app: &App, by: By, id: Id<RoleRow>) -> db::Result<Result<Str
                 return Ok(Err(Denied::NotFound));
             };
             let plan = Plan { remove: vec![row.name.clone()], ..Plan::default() };
-            Ok(change(tx, &inner, &by, &standing, &before, plan)?.map(|_| row.name))
+            Ok(change(tx, &inner, &by, &standing, &before, plan, None)?.map(|_| row.name))
         })
         .await
 }
 
-/// The one way in which roles change: everything is checked against what was and what will be, then written.
+/// The one way in which roles change: everything is checked against what was and what will be, then written; once under a
+/// key, with what it is answered.
 fn change(
     tx: &mut Tx<'_>,
     app: &App,
@@ -248,6 +263,7 @@ fn change(
     standing: &Standing,
     before: &Specs,
     plan: Plan,
+    key: Option<(&IdempotencyKey, &str)>,
 ) -> db::Result<Result<Plan, Denied>> {
     let mut after = before.clone();
     plan.remove.iter().for_each(|name| drop(after.remove(name)));
@@ -266,8 +282,30 @@ fn change(
     let of = |all: &[super::model::Effect], name: &str| -> BTreeSet<String> {
         all.iter().filter(|effect| effect.role == name).map(|effect| effect.permission.clone()).collect()
     };
-    for name in &touched {
-        let levels = [before.get(*name), after.get(*name)].into_iter().flatten().map(|spec| spec.level);
+    if after.len() > MOST_ROLES
+        || after
+            .values()
+            .any(|spec| spec.permissions.len() > MOST_PATTERNS || spec.inherits.len() > MOST_PARENTS)
+    {
+        let words = format!(
+            "are at most {MOST_ROLES}, each with at most {MOST_PATTERNS} permissions and {MOST_PARENTS} that it inherits"
+        );
+        return Ok(Err(Denied::Invalid("roles", words)));
+    }
+    // What inherits from a role that is changed is changed with it.
+    let own: BTreeSet<String> = match by.person() {
+        Some(actor) if !standing.is_owner() => {
+            roles_of(tx, actor)?.into_iter().map(|(role, _)| role).collect()
+        }
+        _ => BTreeSet::new(),
+    };
+    let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for name in all.into_iter().filter(|name| touched.contains(*name) || of(&was, name) != of(&becomes, name))
+    {
+        if own.contains(name) {
+            return Ok(Err(Denied::Oneself));
+        }
+        let levels = [before.get(name), after.get(name)].into_iter().flatten().map(|spec| spec.level);
         if levels.into_iter().any(|level| !standing.is_above(level)) {
             return Ok(Err(Denied::Level("That role stands as high as you, or higher.")));
         }
@@ -289,6 +327,11 @@ fn change(
         if tx.opt::<(Id<UserRow>,)>(&store::HOLDER, params![name])?.is_some() {
             return Ok(Err(still_held(name)));
         }
+    }
+    if let Some((key, answer)) = key
+        && key.claim(tx, app.clock.now(), 201, answer)? == Claim::Done
+    {
+        return Ok(Ok(plan));
     }
     write(tx, app, &plan)?;
     rewrite_effects(tx, app, &was, &becomes)?;

@@ -145,7 +145,10 @@ fn found(
     }
     tx.execute(&store::NO_SETUP_LINK, params![])?;
     tx.opt::<(Timestamp,)>(&store::GRANT, params![user, OWNER, now, "", "console"])?;
-    let by = By { from, ..By::console() };
-    app.audit_by(tx, &Stream::of(user), "first_operator", &by, json!({ "role": OWNER }))?;
+    let details = |by: &str| json!({ "role": OWNER, "by": by });
+    match token {
+        Some(_) => app.audit_own(tx, user, "first_operator", from, details("link"))?,
+        None => app.audit_by(tx, &Stream::of(user), "first_operator", &By::console(), details("console"))?,
+    }
     Ok(SetUp::Done(user))
 }

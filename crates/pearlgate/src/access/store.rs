@@ -15,6 +15,8 @@ statements! {
             LEFT JOIN role_effects f ON f.role = g.role
         WHERE g.user_id = $1 AND g.resource = ''
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = g.user_id)";
+    /// Whether a session is still there, and has shown a second factor.
+    IN_SESSION = "SELECT s.aal FROM sessions s WHERE s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND s.aal >= 2";
     /// How high somebody stands, suspended or not.
     LEVEL = "SELECT CAST(COALESCE(MAX(r.level), 0) AS BIGINT) FROM user_roles g JOIN roles r ON r.name = g.role
         WHERE g.user_id = $1";
@@ -59,6 +61,7 @@ statements! {
         ON CONFLICT (user_id, role, resource) DO NOTHING";
     /// Another owner than this one, who can sign in.
     OTHER_OWNER = "SELECT g.user_id FROM user_roles g WHERE g.role = 'owner' AND g.resource = '' AND g.user_id <> $1
+            AND EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = g.user_id)
             AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = g.user_id) LIMIT 1";
     IS_OWNER = "SELECT granted_at FROM user_roles WHERE user_id = $1 AND role = 'owner' AND resource = ''";
     CHANGED = "INSERT INTO access_changes (subject, changed_at) VALUES ($1, $2)
@@ -83,6 +86,9 @@ statements! {
     KEY_BY_ID = "SELECT id, name, prefix, created_by, created_at, expires_at, last_used_at FROM api_keys WHERE id = $1";
     KEY_PERMISSIONS = "SELECT permission FROM api_key_permissions WHERE key_id = $1 ORDER BY permission";
     REMOVE_KEY = "DELETE FROM api_keys WHERE id = $1 RETURNING name";
+    /// Keys that somebody made since a moment.
+    END_KEYS = "DELETE FROM api_keys WHERE created_by = $1 AND created_at >= $2 RETURNING id, name";
+    SWEEP_KEYS = "DELETE FROM api_keys WHERE expires_at <= $1";
     SETUP_DONE = "SELECT done_at, operator FROM setup_done WHERE id = 1";
     /// Once, for ever: whoever gets a row back is the one.
     SET_UP = "INSERT INTO setup_done (id, done_at, operator) VALUES (1, $1, $2) ON CONFLICT (id) DO NOTHING

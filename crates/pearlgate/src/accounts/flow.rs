@@ -89,7 +89,8 @@ pub(super) async fn activity(
     let events = audit::list(&app.db, &stream, before, limit + 1).await.map_err(|e| e.to_problem())?;
     let more = events.len() > usize::from(limit);
     let last = events.get(usize::from(limit).saturating_sub(1)).map_or(0, |event| event.seq);
-    let items = events.into_iter().take(limit.into()).map(Activity::of).collect();
+    let own = stream.name();
+    let items = events.into_iter().take(limit.into()).map(|event| Activity::of(event, own)).collect();
     Ok(Page { items, next_cursor: if more { app.cursors.issue(&list, last) } else { String::new() } })
 }
 

@@ -100,13 +100,20 @@ pub struct Activity {
 }
 
 impl Activity {
-    pub(super) fn of(event: Recorded) -> Self {
+    /// Of what somebody else did it is not shown from where, in which session, and why.
+    pub(super) fn of(event: Recorded, own: &str) -> Self {
+        let others = !event.actor.is_empty() && event.actor != own;
+        let mut details: Value = serde_json::from_str(&event.details).unwrap_or_default();
+        if let Some(details) = details.as_object_mut().filter(|_| others) {
+            details.remove("session");
+            details.remove("reason");
+        }
         Self {
             id: event.id.to_string(),
             kind: event.kind,
             created_at: event.at.to_string(),
-            address: event.address,
-            details: serde_json::from_str(&event.details).unwrap_or_default(),
+            address: if others { String::new() } else { event.address },
+            details,
         }
     }
 }

@@ -8,12 +8,16 @@ use foundation::http::OptionalJson;
 use foundation::kernel::{FieldError, PageRequest, Problem, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::access::Operator;
+use crate::access::{Denied, Operator};
 use crate::app::App;
 use crate::mfa::http::Nothing;
 use crate::openapi::ProblemDocument;
+
+/// Whoever checks the trail.
+static VERIFYING: Semaphore = Semaphore::const_new(1);
 
 /// Something that happened.
 #[derive(Debug, Serialize, ToSchema)]
@@ -107,6 +111,9 @@ pub async fn list_events(
         since: time("since", &wanted.since)?,
         until: time("until", &wanted.until)?,
     };
+    if [&wanted.stream, &wanted.actor, &wanted.kind].into_iter().flatten().any(|text| text.contains('\0')) {
+        return Err(invalid("stream", "has no null character"));
+    }
     // A cursor is good for the same question only.
     let list = format!("audit:{filter:?}");
     let page = PageRequest { limit: wanted.limit, cursor: wanted.cursor };
@@ -153,6 +160,10 @@ pub async fn verify(
     _: Operator,
     OptionalJson(Nothing {}): OptionalJson<Nothing>,
 ) -> Result<JsonAnswer<AuditChecked>, Problem> {
+    // It reads everything: one at a time is enough, and leaves the database to others.
+    let Ok(_turn) = VERIFYING.try_acquire() else {
+        return Err(Denied::Conflict("The trail is being checked just now: wait for that.".into()).problem());
+    };
     let checked = audit::verify_all(&app.db, None, |_| ()).await.map_err(|e| e.to_problem())?;
     let broken = checked.broken.iter().map(|one| BrokenStream {
         stream: one.stream.clone(),

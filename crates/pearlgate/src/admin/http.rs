@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::flow::{self, Look, Search, on_person};
 use super::store::{self, Found};
 use crate::access::http::{named, page, settled};
-use crate::access::{Denied, Operator, owner_stays};
+use crate::access::{self, Denied, Operator, owner_stays};
 use crate::accounts::{self, DisplayName, Locale, Metadata, Suspension, User, UserRow, name_key};
 use crate::app::App;
 use crate::lockout;
@@ -128,6 +128,9 @@ pub async fn list_users(
         (None, None, Some(text)) => Look::Id(text.parse().map_err(|_| invalid("id", "is usr_…"))?),
         _ => return Err(invalid("email", "give one of email, name and id, not longer than such a thing is")),
     };
+    if matches!(&look, Look::Address(text) | Look::Name(text) if text.contains('\0')) {
+        return Err(invalid("email", "has no null character"));
+    }
     let page = PageRequest { limit: wanted.limit, cursor: wanted.cursor };
     let found = flow::people(&app, Search { look, page }).await?;
     let items = found.items.into_iter().map(AdminUser::of).collect();
@@ -259,6 +262,8 @@ pub async fn suspend(
 }
 
 /// Let somebody in again
+///
+/// Needs a fresh session.
 #[utoipa::path(post, path = "/v1/admin/users/{id}/unsuspend", tag = "admin", security(("access_token" = [])), request_body = crate::mfa::http::Nothing,
     params(("id" = String, Path, description = "`usr_…`")),
     responses((status = 204, description = "Also when they were not shut out"), (status = "4XX", body = ProblemDocument)))]
@@ -268,6 +273,7 @@ pub async fn unsuspend(
     Path(id): Path<String>,
     OptionalJson(mfa::http::Nothing {}): OptionalJson<mfa::http::Nothing>,
 ) -> Result<StatusCode, Problem> {
+    operator.must_be_fresh(&app)?;
     let user: Id<UserRow> = named(&id)?;
     let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
         accounts::unsuspend_in(tx, app, by, user).map(Ok)
@@ -312,7 +318,8 @@ pub async fn force_reset(
     let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
         passwords::demand_change(tx, user, None, "operator", app.clock.now())?;
         accounts::sign_out_in(tx, app, by, user)?;
-        recovery::mail_reset(tx, app, user, "password_reset")?;
+        access::end_keys(tx, app, user, (Timestamp::from_micros(0), by.from))?;
+        recovery::mail_reset_once(tx, app, user)?;
         app.audit_by(tx, &Stream::of(user), "password_reset_forced", by, json!({})).map(Ok)
     });
     settled(done.await)?;

@@ -22,6 +22,9 @@ use crate::mfa::http::Nothing;
 use crate::openapi::ProblemDocument;
 
 /// Whoever has a job done again, or not at all, needs this.
+/// Kinds of jobs that are about people.
+const SPARED: [&str; 7] =
+    ["accounts.", "lockout.", "mail.", "mfa.", "recovery.", "registration.", "webhooks."];
 const PERMISSION: &str = "jobs:write";
 
 /// A try that failed.
@@ -223,7 +226,9 @@ async fn retry(
 
 /// Drop a job
 ///
-/// One that waits, or was given up: it is not done. One that runs stays, and so does one that comes back by itself.
+/// One that waits, or was given up: it is not done. One that runs stays, and so does one that comes back by itself. What waits
+/// and is about people (their mails, the end of a suspension, a reset of factors) is dropped by owners alone. Needs a fresh
+/// session.
 #[utoipa::path(delete, path = "/v1/admin/jobs/{id}", tag = "admin", security(("access_token" = [])),
     params(("id" = String, Path, description = "`job_…`")),
     responses((status = 204), (status = "4XX", body = ProblemDocument)))]
@@ -232,13 +237,19 @@ pub async fn remove_job(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    operator.must_be_fresh(&app)?;
     let (id, by): (Id<JobRow>, _) = (named(&id)?, operator.by);
     let inner = app.clone();
     let done = app.db.write(move |tx| {
-        if let Err(denied) = may(tx, &inner, &by, PERMISSION)? {
-            return Ok(Err(denied));
-        }
-        match jobs::remove(tx, id, inner.clock.now())? {
+        let standing = match may(tx, &inner, &by, PERMISSION)? {
+            Ok(standing) => standing,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let spared = if standing.is_owner() { &[][..] } else { &SPARED[..] };
+        match jobs::remove(tx, id, inner.clock.now(), spared)? {
+            Removed::Spared => {
+                Ok(Err(Denied::Level("It is about somebody, who may stand higher: an owner drops it.")))
+            }
             Removed::Gone(kind) => {
                 let details = json!({ "job": id, "kind": kind });
                 inner.audit_by(tx, &Stream::server(), "job_removed", &by, details).map(Ok)

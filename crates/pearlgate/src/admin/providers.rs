@@ -265,6 +265,7 @@ pub async fn remove_provider(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    operator.must_be_fresh(&app)?;
     settled(federation::remove_provider_by(&app, operator.by, &id).await)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,6 +6,7 @@ mod breach;
 mod doctor;
 mod drill;
 mod hash;
+mod jobs;
 mod keys;
 mod limits;
 mod mail;
@@ -15,14 +16,17 @@ mod progress;
 mod provider;
 mod roles;
 mod serve;
+mod session;
 mod user;
 mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::aot::{self, Shell};
 use foundation::config::{ConfigError, Layers};
+use serde_json::{Value, json};
 
 use crate::server::StartError;
 use crate::settings::{self, Purpose, SECRETS, Settings};
@@ -87,6 +91,9 @@ enum Command {
     /// Look at somebody, give them roles, shut them out, let them in again, unlock them, end their sessions
     #[command(subcommand)]
     User(User),
+    /// Where somebody is signed in
+    #[command(subcommand, alias = "sessions")]
+    Session(Session),
     /// Who else signs people in: Google, GitHub, any OpenID provider
     #[command(subcommand)]
     Provider(Provider),
@@ -96,6 +103,9 @@ enum Command {
     /// Applications that are told what happens to people
     #[command(subcommand)]
     Webhook(Webhook),
+    /// What the server still has to do, and what it gave up
+    #[command(subcommand, alias = "jobs")]
+    Job(Job),
     /// What happened: look at it, check that nothing of it was changed, write it into a file
     #[command(subcommand)]
     Audit(Audit),
@@ -104,6 +114,15 @@ enum Command {
     Limits(Limits),
     /// Break what the server depends on while people use it, and say what failed
     Drill(Drill),
+    /// Print what a shell needs to complete these commands
+    #[command(after_help = "\
+bash:  pearlgate completions bash > ~/.local/share/bash-completion/completions/pearlgate
+zsh:   pearlgate completions zsh > DIR/_pearlgate, with a DIR that $fpath names
+fish:  pearlgate completions fish > ~/.config/fish/completions/pearlgate.fish")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
 }
 
 #[derive(Args)]
@@ -142,6 +161,9 @@ enum Mail {
         /// How many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u16,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -149,6 +171,9 @@ enum Mail {
     Show {
         /// Its id (mail_…)
         id: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -157,6 +182,9 @@ enum Mail {
         /// How many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u16,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -171,12 +199,83 @@ enum Mail {
 
 #[derive(Subcommand)]
 #[command(after_help = "\
+A job that was done is not there any more. What a job needs for its work is not shown: it may be somebody's secret.")]
+enum Job {
+    /// The newest jobs
+    List {
+        /// Only those that wait, run, or were given up
+        #[arg(long, value_name = "STATE", value_parser = ["waiting", "running", "dead"])]
+        state: Option<String>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u16,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// One job, and what went wrong with it
+    Show {
+        /// Its id (job_…)
+        id: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Have a job done that was given up: at once, as if it had never been tried
+    Retry {
+        /// Its id (job_…)
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Drop a job that waits or was given up: it is not done
+    Remove {
+        /// Its id (job_…)
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+enum Session {
+    /// Every living session of somebody, the newest first
+    List {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// End one session of somebody, or every one
+    End {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Which one (ses_…); without it every one
+        #[arg(value_name = "SES_ID")]
+        session: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
 Messages are signed as Standard Webhooks 1.0 has it; libraries that check them exist for most languages. An event is tried \
 for three days, each person's in their order, and may come twice: its webhook-id stays the same. What is changed here holds \
 for every server on the same database.")]
 enum Webhook {
     /// Show them all
     List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -231,6 +330,9 @@ enum Webhook {
         /// How many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u16,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -253,6 +355,9 @@ also stand in the settings, as [providers.NAME]; those are changed there, and ca
 enum Provider {
     /// Show them all
     List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -726,9 +831,11 @@ pub fn run() -> ExitCode {
         Command::Admin(command) => admin::run(&command),
         Command::Roles(command) => roles::run(&command),
         Command::User(command) => user::run(&command),
+        Command::Session(command) => session::run(&command),
         Command::Provider(command) => provider::run(&command),
         Command::Webhook(command) => webhook::run(&command),
         Command::Mail(command) => mail::run(&command),
+        Command::Job(command) => jobs::run(&command),
         Command::Audit(command) => audit::run(&command),
         Command::Drill(options) => drill::run(&options),
         Command::Limits(command) => limits::run(&command),
@@ -739,6 +846,7 @@ pub fn run() -> ExitCode {
         Command::Hash(Hash::Calibrate { target, memory }) => hash::run(&target, memory),
         Command::Import(Import::Users(options)) => people::import(&options),
         Command::Export(Export::Users(options)) => people::export(&options),
+        Command::Completions { shell } => completions(shell),
     };
     outcome.unwrap_or_else(|failure| {
         complain(&failure.to_string());
@@ -757,6 +865,28 @@ fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
+}
+
+/// A list as one JSON document.
+fn items(all: Vec<Value>) -> String {
+    json!({ "items": all }).to_string()
+}
+
+/// What strangers wrote does not steer the operator's terminal.
+fn plain(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+fn completions(shell: Shell) -> Result<ExitCode, Failure> {
+    // Into memory first: what writes it panics when whoever reads it has gone.
+    let mut script = Vec::new();
+    aot::generate(shell, &mut Cli::command(), "pearlgate", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show(default: bool, common: &Common) -> Result<ExitCode, Failure> {

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 use super::user::with_app;
-use super::{Failure, Provider};
+use super::{Failure, Provider, items};
 use crate::app::App;
-use crate::federation;
+use crate::federation::{self, Listed};
 
 pub(super) fn run(command: &Provider) -> Result<ExitCode, Failure> {
-    let (Provider::List { common }
+    let (Provider::List { common, .. }
     | Provider::Add { common, .. }
     | Provider::Disable { common, .. }
     | Provider::Enable { common, .. }
@@ -18,8 +20,11 @@ pub(super) fn run(command: &Provider) -> Result<ExitCode, Failure> {
 
 async fn act(app: &App, command: &Provider) -> Result<String, String> {
     match command {
-        Provider::List { .. } => {
+        Provider::List { json, .. } => {
             let all = federation::list_providers(app).await?;
+            if *json {
+                return Ok(items(all.iter().map(listed).collect()));
+            }
             let lines = all.iter().map(|one| {
                 let place = if one.in_settings { "settings" } else { "database" };
                 let state = if one.offered { "on" } else { "off" };
@@ -56,4 +61,12 @@ async fn act(app: &App, command: &Provider) -> Result<String, String> {
             format!("No provider {name} was added. Nothing was changed.")
         }),
     }
+}
+
+/// As operators get it over HTTP.
+fn listed(one: &Listed) -> Value {
+    json!({
+        "id": one.id, "name": one.name, "issuer": one.issuer, "client_id": one.client_id,
+        "in_settings": one.in_settings, "enabled": one.offered, "state": one.state,
+    })
 }

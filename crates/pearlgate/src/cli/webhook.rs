@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use foundation::kernel::{Id, Timestamp};
+use serde_json::{Value, json};
 
 use super::user::with_app;
-use super::{Failure, Webhook};
+use super::{Failure, Webhook, items, plain};
 use crate::app::App;
-use crate::webhooks::{self, Cursor, EndpointRow};
+use crate::webhooks::{self, Cursor, Delivery, EndpointRow, Listed};
 
 pub(super) fn run(command: &Webhook) -> Result<ExitCode, Failure> {
-    let (Webhook::List { common }
+    let (Webhook::List { common, .. }
     | Webhook::Add { common, .. }
     | Webhook::Remove { common, .. }
     | Webhook::Rotate { common, .. }
@@ -24,8 +25,11 @@ pub(super) fn run(command: &Webhook) -> Result<ExitCode, Failure> {
 async fn act(app: &App, command: &Webhook) -> Result<String, String> {
     let words = |e: foundation::db::Error| e.to_string();
     match command {
-        Webhook::List { .. } => {
+        Webhook::List { json, .. } => {
             let all = webhooks::list(app).await.map_err(words)?;
+            if *json {
+                return Ok(items(all.iter().map(listed).collect()));
+            }
             if all.is_empty() {
                 return Ok("No application is told anything.".into());
             }
@@ -80,14 +84,18 @@ async fn act(app: &App, command: &Webhook) -> Result<String, String> {
                 format!("{id} was not paused. Nothing was changed.")
             })
         }
-        Webhook::Deliveries { id, limit, .. } => {
+        Webhook::Deliveries { id, limit, json, .. } => {
             let id = parse(id)?;
             let all = webhooks::deliveries(app, id, *limit).await.map_err(words)?;
+            if *json {
+                let shown = items(all.iter().flatten().map(told).collect());
+                return known(all.is_some(), id, shown);
+            }
             let lines = all.iter().flatten().map(|one| {
-                format!(
+                plain(&format!(
                     "{}  {:<9}  {:>3}x  {:<18} {}  {}  {}",
                     one.last_at, one.state, one.attempts, one.kind, one.user, one.event, one.answer
-                )
+                ))
             });
             let lines = lines.collect::<Vec<_>>().join("\n");
             let shown = if lines.is_empty() { "It was told nothing yet.".to_owned() } else { lines };
@@ -105,6 +113,21 @@ async fn act(app: &App, command: &Webhook) -> Result<String, String> {
             )
         }
     }
+}
+
+/// As operators get it over HTTP.
+fn listed(one: &Listed) -> Value {
+    json!({
+        "id": one.id, "url": one.url, "description": one.description, "events": one.types,
+        "paused": !one.paused.is_empty(), "pause_reason": one.paused, "created_at": one.created_at.to_string(),
+    })
+}
+
+fn told(one: &Delivery) -> Value {
+    json!({
+        "event": one.event, "type": one.kind, "user_id": one.user, "state": one.state,
+        "attempts": one.attempts, "last_at": one.last_at.to_string(), "answer": one.answer,
+    })
 }
 
 fn parse(id: &str) -> Result<Id<EndpointRow>, String> {

@@ -28,7 +28,9 @@ statements! {
     /// Not somebody who was suspended, or brought here by an operator: they are not anybody's to forget.
     FORGET_STRANGER = "DELETE FROM users WHERE id = $1
         AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = users.id)
-        AND NOT EXISTS (SELECT 1 FROM imported_users i WHERE i.user_id = users.id)";
+        AND NOT EXISTS (SELECT 1 FROM imported_users i WHERE i.user_id = users.id)
+        AND NOT EXISTS (SELECT 1 FROM user_roles g JOIN roles r ON r.name = g.role
+            WHERE g.user_id = users.id AND r.level > 0)";
     LET_GO = "DELETE FROM user_emails WHERE user_id = $1 RETURNING address, address_key";
     TAKE = "INSERT INTO user_emails (user_id, address, address_key) VALUES ($1, $2, $3)
         ON CONFLICT (address_key) DO NOTHING RETURNING user_id";

@@ -28,6 +28,22 @@ use crate::registration::{self, Newcomer, VerificationRow};
 use crate::sessions::Visit;
 use crate::sessions::http::Transport;
 
+/// What a provider may say instead of a code (RFC 6749 §4.1.2.1, OpenID Connect Core §3.1.2.6).
+const ERRORS: [&str; 12] = [
+    "invalid_request",
+    "unauthorized_client",
+    "unsupported_response_type",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+    "interaction_required",
+    "login_required",
+    "account_selection_required",
+    "consent_required",
+    "invalid_request_object",
+    "request_not_supported",
+];
+
 /// A browser that may leave.
 #[derive(Debug)]
 pub(super) struct Leaving {
@@ -191,8 +207,9 @@ pub(super) async fn arrive(
         (None, Some(code)) => code,
         (Some("access_denied"), _) => return go("error", "access_denied"),
         (Some(error), _) => {
-            let error = CallError::Refused(error.chars().take(100).collect());
-            return Err(away(&connection, &error));
+            // A browser brings it, so these words are anybody's: only what the standards know is written down.
+            let known = ERRORS.into_iter().find(|known| *known == error).unwrap_or("an unknown error");
+            return Err(away(&connection, &CallError::Refused(known.to_owned())));
         }
         (None, None) => return refused(app, &connection, "code", from, Refusal::State).await,
     };

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::model::Refusal;
 use super::store::{self, NotMe};
+use crate::access;
 use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::email_change;
@@ -110,6 +111,19 @@ pub fn mail_reset(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, kind: &str) -> 
     app.postman.send_first(tx, &Mail { kind: kind.into(), to, values }, now, lifetime)
 }
 
+/// Mails a way to a new password because an operator says so; not again within a minute.
+///
+/// # Errors
+/// As every statement.
+pub fn mail_reset_once(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
+    mailed::lock_person(tx, user)?;
+    let just_now = app.clock.now() + app.settings.reset_lifetime - Duration::from_secs(60);
+    if tx.opt::<(Timestamp,)>(&store::OPENED, params![user, just_now])?.is_some() {
+        return Ok(());
+    }
+    mail_reset(tx, app, user, "password_reset")
+}
+
 /// What somebody shows to set a password anew.
 #[derive(Debug, Clone)]
 pub(super) enum Shown {
@@ -171,6 +185,7 @@ pub(super) async fn reset(
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::PasswordChanged, from)?;
         passwords::tell_changed(tx, &inner, user)?;
+        access::end_keys(tx, &inner, user, (Timestamp::from_micros(0), from))?;
         inner.audit_own(tx, user, "password_reset", from, json!({}))?;
         Ok(Ok(()))
     });
@@ -276,6 +291,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         tx.execute(&store::DROP_LATER_NOT_ME, params![user, row.created_at])?;
         mfa::disavow(tx, &inner, user, (row.created_at, from))?;
         federation::disavow(tx, &inner, user, (row.created_at, from))?;
+        access::end_keys(tx, &inner, user, (row.created_at, from))?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
@@ -311,7 +327,8 @@ pub(super) async fn disown(app: &App, token: &Secret, from: ClientAddress) -> Re
         // A provider's word let them in: whoever has that identity, it is not (only) the owner of this mailbox.
         let since = if disowned.by_identity { Timestamp::from_micros(0) } else { disowned.since };
         let identity = federation::disavow(tx, &inner, disowned.user, (since, from))?;
-        if factor || identity {
+        let keys = access::end_keys(tx, &inner, disowned.user, (disowned.since, from))?;
+        if factor || identity || keys {
             sessions::end_all(tx, &inner, disowned.user, EndReason::RevokedByUser, from)?;
         }
         if !disowned.by_password {

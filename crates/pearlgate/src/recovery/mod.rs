@@ -13,6 +13,6 @@ pub mod pages;
 mod store;
 
 pub(crate) use flow::{Disavowed, not_me, not_me_for};
-pub use flow::{ForgotPassword, handle, mail_reset};
+pub use flow::{ForgotPassword, handle, mail_reset, mail_reset_once};
 pub use model::Refusal;
 pub use store::STATEMENTS;

@@ -9,7 +9,7 @@ use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::{Claim, ClientAddress, IdempotencyKey};
 use foundation::jobs::{Job, JobError, When};
-use foundation::kernel::{Id, Problem};
+use foundation::kernel::{Id, Problem, Timestamp};
 use foundation::mail::Mail;
 use foundation::params;
 use serde::{Deserialize, Serialize};
@@ -18,11 +18,12 @@ use serde_json::json;
 use super::flow::{code, first_proof, locked_holder, mail_proofs};
 use super::model::{PREFIX, Refusal, VerificationRow};
 use super::store::{self, Holder};
-use crate::access;
-use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
+use crate::access::{self, By};
+use crate::accounts::{self, DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use crate::app::App;
 use crate::lockout;
 use crate::mailed::{self, Asked, Proofs};
+use crate::mfa;
 use crate::passwords::{self, Password};
 use crate::sessions::{self, EndReason};
 
@@ -177,6 +178,13 @@ pub fn found(tx: &mut Tx<'_>, app: &App, founder: &Founder, from: ClientAddress)
     let user = match claim(tx, app, (&founder.email, &founder.display_name, &none), from)? {
         Claimed::Theirs(user) => user,
         Claimed::Proven(user) => {
+            // Whoever else may have a way into it does not become the owner.
+            for way in [&store::DROP_FOREIGN, &store::DROP_IDENTITIES] {
+                tx.execute(way, params![user])?;
+            }
+            mfa::forget_planted(tx, user)?;
+            access::end_keys(tx, app, user, (Timestamp::from_micros(0), from))?;
+            accounts::unsuspend_in(tx, app, &By::console(), user)?;
             mailed::kill_all(tx, user)?;
             sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
             user

@@ -70,7 +70,9 @@ statements! {
     /// Decided again under the lock.
     FORGET = "DELETE FROM users WHERE id = $1
         AND EXISTS (SELECT 1 FROM email_verification_tokens t WHERE t.user_id = users.id AND t.expires_at <= $2)
-        AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = users.id)";
+        AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = users.id)
+        AND NOT EXISTS (SELECT 1 FROM user_roles g JOIN roles r ON r.name = g.role
+            WHERE g.user_id = users.id AND r.level > 0)";
 }
 
 record! {

@@ -48,6 +48,15 @@ pub(super) fn shorten(
     tx.execute(&store::SHORTEN_TOKEN, params![session, now + life.idle]).map(|_| ())
 }
 
+/// The same for every session of somebody that has shown a second factor, when what they are changed.
+///
+/// # Errors
+/// As every statement.
+pub fn shorten_all(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
+    let strong: Vec<(Id<SessionRow>,)> = tx.all(&store::STRONG, params![user])?;
+    strong.into_iter().try_for_each(|(session,)| shorten(tx, app, session, user))
+}
+
 /// The session as it is by now; none when it ended meanwhile.
 ///
 /// # Errors

@@ -29,6 +29,8 @@ const MOST: i64 = 5_000;
 const MOST_CHANGES: i64 = 50_000;
 /// How often a follower's server looks for ends that another process stored.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long one is followed with a key; then it is shown again.
+pub(super) const BY_KEY: Duration = Duration::from_secs(600);
 /// Silence after which a follower hears that we are still there: shorter than any proxy's patience.
 const BEAT: Duration = Duration::from_secs(10);
 const LIST: &str = "revocations";
@@ -93,14 +95,14 @@ async fn page(app: &App, after: Timestamp) -> db::Result<Found> {
 }
 
 /// Server-sent events: what ended since, then each end as it happens.
-pub(super) fn stream(app: &App, since: Option<Timestamp>) -> Response {
+pub(super) fn stream(app: &App, since: Option<Timestamp>, until: Option<Timestamp>) -> Response {
     let (sender, body) = Channel::<Bytes>::new(4);
-    tokio::spawn(follow(app.clone(), since, sender));
+    tokio::spawn(follow(app.clone(), since, until, sender));
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::new(body)).into_response()
 }
 
-/// Until the follower goes away or the server stops.
-async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
+/// Until the follower goes away, its time is over, or the server stops.
+async fn follow(app: App, since: Option<Timestamp>, until: Option<Timestamp>, mut to: Sender<Bytes>) {
     let mut stopped = app.stopping.subscribe();
     let mut told: HashMap<Id<SessionRow>, Timestamp> = HashMap::new();
     let mut told_changes: HashMap<String, Timestamp> = HashMap::new();
@@ -111,6 +113,9 @@ async fn follow(app: App, since: Option<Timestamp>, mut to: Sender<Bytes>) {
     loop {
         let ended = app.ended.notified();
         let now = app.clock.now();
+        if until.is_some_and(|until| now > until) {
+            return;
+        }
         let mut text = String::new();
         // A database that is away is no reason to hang up: the follower keeps what it knows, and hears the rest later.
         if let Ok(Found { rows, changed, full }) = page(&app, after).await {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json as JsonAnswer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foundation::http::{OptionalJson, from_own_page, read_form};
 use foundation::kernel::{FieldError, Id, PageRequest, Problem, Secret, Timestamp};
@@ -18,6 +18,7 @@ use super::model::SessionRow;
 use super::signing_keys::CACHED;
 use super::store::{Changed, Listed, Over};
 use super::{feed, flow, introspection, own, refresh as refreshing};
+use crate::access::Operator;
 use crate::app::App;
 use crate::openapi::ProblemDocument;
 use crate::pages::{cookie, set_cookie};
@@ -328,6 +329,7 @@ pub struct Since {
 pub async fn revocations(
     State(app): State<App>,
     headers: HeaderMap,
+    extensions: Extensions,
     query: Result<Query<Since>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let wrong =
@@ -342,7 +344,9 @@ pub async fn revocations(
     let since = resumed.or(query.since.as_deref()).filter(|text| !text.is_empty()).map(time).transpose()?;
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepts.starts_with("text/event-stream") {
-        return Ok(feed::stream(&app, since));
+        // Whoever came with a key comes again now and then: it may have been taken away.
+        let until = extensions.get::<Operator>().map(|_| app.clock.now() + feed::BY_KEY);
+        return Ok(feed::stream(&app, since, until));
     }
     Ok(JsonAnswer(feed::list(&app, since, query.cursor).await?).into_response())
 }

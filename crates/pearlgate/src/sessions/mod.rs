@@ -31,7 +31,7 @@ mod visit;
 
 pub use access_tokens::{AccessTokens, Claims};
 pub use devices::DeviceRow;
-pub use factors::{again, factor_gone, factor_shown, trust};
+pub use factors::{again, factor_gone, factor_shown, shorten_all, trust};
 pub use flow::{
     Barred, Beginning, Begun, Started, bars, begin, device, device_token, end_all, end_others, known_device,
     let_in, sweep,

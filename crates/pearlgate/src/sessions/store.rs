@@ -122,6 +122,7 @@ statements! {
     SHORTEN = "UPDATE sessions SET expires_at = CASE WHEN expires_at > $2 THEN $2 ELSE expires_at END,
             idle = CASE WHEN idle > $3 THEN $3 ELSE idle END
         WHERE id = $1";
+    STRONG = "SELECT s.id FROM sessions s WHERE s.user_id = $1 AND s.aal >= 2";
     SHORTEN_TOKEN = "UPDATE refresh_tokens SET expires_at = CASE WHEN expires_at > $2 THEN $2 ELSE expires_at END
         WHERE session_id = $1";
     /// The factor is gone: nobody has shown it any more.

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use super::presets::{self, Extras, Preset};
 use super::record::{Identity, Record, Suspension, Totp};
 use super::store::{self, Person};
-use crate::access::{self, RoleRow};
+use crate::access::RoleRow;
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use crate::mfa::SEALED_FOR;
 use crate::passwords;
@@ -358,7 +358,10 @@ impl Importer {
         for role in &p.roles {
             let id = Id::<RoleRow>::new(&self.clock, &self.chance);
             tx.execute(&store::ROLE_NAMED, params![id, role, now])?;
-            tx.execute(&store::ROLE, params![user, role, now])?;
+            if tx.opt::<(i64,)>(&store::ROLE, params![user, role, now])?.is_none() {
+                warnings
+                    .push(format!("the role {role} is an operator's here: `pearlgate user grant` gives it"));
+            }
         }
         if let Some(reason) = &p.suspended {
             tx.execute(&store::SUSPENSION, params![user, reason, now])?;
@@ -388,9 +391,6 @@ fn distinct_identities(mut identities: Vec<Identity>) -> Result<Vec<Identity>, S
 
 fn role_name(text: &str) -> Result<String, String> {
     let fine = (1..=100).contains(&text.len()) && !text.chars().any(char::is_control);
-    if access::is_built_in(text) {
-        return Err(format!("roles: {text} is the server's own; give it with `pearlgate user grant`"));
-    }
     if fine { Ok(text.to_owned()) } else { Err("roles: a name is one line of 1 to 100 bytes".into()) }
 }
 

@@ -29,8 +29,10 @@ statements! {
     /// A name that nobody declared is a role that may do nothing.
     ROLE_NAMED = "INSERT INTO roles (id, name, description, level, created_at, changed_at) VALUES ($1, $2, '', 0, $3, $3)
         ON CONFLICT (name) DO NOTHING";
-    ROLE = "INSERT INTO user_roles (user_id, role, granted_at, resource, granted_by) VALUES ($1, $2, $3, '', '')
-        ON CONFLICT (user_id, role, resource) DO NOTHING";
+    /// An ordinary person's: operators are not made by a file of somebody else's.
+    ROLE = "INSERT INTO user_roles (user_id, role, granted_at, resource, granted_by)
+        SELECT $1, r.name, $3, '', '' FROM roles r WHERE r.name = $2 AND r.level = 0
+        ON CONFLICT (user_id, role, resource) DO UPDATE SET granted_by = user_roles.granted_by RETURNING granted_at";
     SUSPENSION = "INSERT INTO suspensions (user_id, reason, suspended_at) VALUES ($1, $2, $3)";
     CAME_FROM = "INSERT INTO imported_users (user_id, source, imported_at) VALUES ($1, $2, $3)";
     FACTORS = "SELECT user_id, sealed FROM totp_factors WHERE user_id > $1 ORDER BY user_id LIMIT 500";

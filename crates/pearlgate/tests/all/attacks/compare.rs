@@ -34,7 +34,13 @@ const ALONE: [&str; 5] = ["mac", "hmac", "signature", "secret", "otp"];
 const BYTES: [&str; 6] = [".as_bytes()", ".as_slice()", ".as_ref()", ".to_vec()", ".as_str()", "[..]"];
 
 /// What the rule flags and what is right all the same, with the reason.
-const EXCUSED: [(&str, &str, &str); 2] = [
+const EXCUSED: [(&str, &str, &str); 4] = [
+    (
+        "audit/chain.rs",
+        "link(&self.hash, event).as_bytes() != event.hash.as_slice()",
+        "hashes of events are no secret: whoever reads the trail reads them",
+    ),
+    ("audit/chain.rs", "expected.as_bytes() != hash", "the same, of a checkpoint"),
     (
         "passwords/flow.rs",
         "chosen.password.reveal() == old.reveal()",

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
-use pearlgate::access::{self, By, Change, RolesFile};
-use pearlgate::accounts;
+use foundation::kernel::{Id, Secret};
+use pearlgate::access::setup::{self, SetUp};
+use pearlgate::access::{self, By, Change, NewKey, RolesFile, Who};
+use pearlgate::accounts::{self, DisplayName, EmailAddress};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::authenticator::{Factor, enrol, sign_in};
 use super::steps::send_as;
-use crate::support::{Answer, PASSWORD, Person, TestApp};
+use crate::support::{Answer, PASSWORD, Person, TestApp, production};
 use crate::{both, both_with};
 
 const ACADEMY: &str = include_str!("../../../../../examples/academy/roles.toml");
@@ -317,6 +319,14 @@ both! {
             .filter(|effect| effect["permission"] == "course:view").map(|effect| effect["through"].clone()).collect();
         assert_eq!(through, ["student"]);
         assert_eq!(call(app, Method::POST, "/v1/admin/roles", &owner.access, &new).await.refusal(), "409 conflict");
+        // Asked again because nobody heard the answer.
+        let under_key = |level: i64| {
+            let body = json!({ "name": "keyed", "level": level });
+            app.send(app.request(Method::POST, "/v1/admin/roles").bearer_auth(&owner.access).header("idempotency-key", "k1").json(&body))
+        };
+        let (first, second, other) = (under_key(3).await, under_key(3).await, under_key(4).await);
+        assert_eq!((first.status, second.status, first.str("/id")), (201, 201, second.str("/id")));
+        assert_eq!(other.refusal(), "422 idempotency_key_reused");
         let path = format!("/v1/admin/roles/{}", made.str("/id"));
         for (wrong, field) in [
             (json!({ "inherits": ["nobody"] }), "roles"),
@@ -482,5 +492,40 @@ both! {
         app.sql("UPDATE audit_events SET details = '{}' WHERE kind = 'suspended'").await;
         let checked = call(app, Method::POST, "/v1/admin/audit/verify", &owner.access, &json!({})).await;
         assert_eq!((&checked.json["whole"], &checked.json["broken"][0]["stream"]), (&json!(false), &json!(ada.id)), "{}", checked.text);
+    }
+}
+
+both_with! { false, &production("", "");
+    async fn what_is_internal_is_open_outside_for_keys_that_may(app: &TestApp) {
+        let email = EmailAddress::parse("email", "boss@example.com").unwrap();
+        let name = DisplayName::parse("display_name", "").unwrap();
+        let password = Secret::new(PASSWORD.into());
+        let founding = setup::prepare(&app.app, email, name, &password).await.unwrap();
+        let SetUp::Done(boss) = setup::set_up(&app.app, None, founding, By::console().from).await.unwrap() else {
+            panic!("nobody was set up");
+        };
+        let by = By { who: Who::Person(boss, Id::from_bytes([7; 16])), ..By::console() };
+        let key = |permission: &'static str| async move {
+            let new = NewKey { name: permission.into(), permissions: [permission.into()].into(), lifetime: Duration::from_secs(86_400) };
+            access::make_key(&app.app, by, new).await.unwrap().unwrap()
+        };
+        let ((_, feeds), (_, looks)) = (key("revocations:read").await, key("settings:read").await);
+        for (path, opens, other) in [
+            ("/v1/revocations", feeds.reveal(), looks.reveal()),
+            ("/metrics", looks.reveal(), feeds.reveal()),
+            ("/health/dependencies", looks.reveal(), feeds.reveal()),
+        ] {
+            let asked = |token: &str| app.client.get(format!("{}{path}", app.url)).bearer_auth(token.to_owned()).send();
+            assert_eq!(app.client.get(format!("{}{path}", app.url)).send().await.unwrap().status(), 401, "{path}");
+            assert_eq!(asked(other).await.unwrap().status(), 403, "{path}");
+            assert_eq!(asked(opens).await.unwrap().status(), 200, "{path}");
+        }
+        // Whoever follows comes again after a while, with a key that is still good.
+        let follow = app.client.get(format!("{}/v1/revocations", app.url)).bearer_auth(feeds.reveal());
+        let followed = follow.header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(followed.status(), 200);
+        app.clock.advance(Duration::from_secs(601));
+        let end = tokio::time::timeout(Duration::from_secs(20), followed.text()).await;
+        assert!(end.is_ok(), "it hangs up");
     }
 }

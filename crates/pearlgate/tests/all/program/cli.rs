@@ -40,6 +40,24 @@ async fn help_teaches_every_command() {
         ),
         (vec!["export", "users"], vec!["second factors", "readable for you alone"]),
         (vec!["config", "show"], vec!["--default", "--data <DIR>", "--config <FILE>"]),
+        (vec!["audit", "verify"], vec!["--against <FILE>", "--json", "exit 0"]),
+        (
+            vec!["audit", "export"],
+            vec!["--since <WHEN>", "--until <WHEN>", "--of <WHO>", "--by <WHO>", "--kind <KIND>"],
+        ),
+        (vec!["admin", "create"], vec!["--name <TEXT>", "asks for their password"]),
+        (vec!["roles", "apply"], vec!["--dry-run", "--prune", "--json"]),
+        (vec!["roles", "check"], vec!["--on <RESOURCE>", "--json"]),
+        (vec!["job"], vec!["list", "show", "retry", "remove", "is not shown"]),
+        (vec!["job", "list"], vec!["--state <STATE>", "waiting, running, dead", "--limit <N>", "--json"]),
+        (vec!["session", "list"], vec!["<WHO>", "--json"]),
+        (vec!["session", "end"], vec!["<WHO>", "[SES_ID]", "without it every one"]),
+        (vec!["mail", "list"], vec!["--to <ADDRESS>", "--limit <N>", "--json"]),
+        (vec!["mail", "suppressions"], vec!["--limit <N>", "--json"]),
+        (vec!["webhook", "list"], vec!["--json"]),
+        (vec!["webhook", "deliveries"], vec!["--limit <N>", "--json"]),
+        (vec!["provider", "list"], vec!["--json"]),
+        (vec!["completions"], vec!["bash", "zsh", "fish", "powershell", "elvish"]),
     ] {
         let help = pearlgate(&[command.as_slice(), &["--help"]].concat()).run().await;
         for option in options {

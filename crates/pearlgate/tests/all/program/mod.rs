@@ -14,6 +14,7 @@ mod foreign;
 mod limits;
 mod mail;
 mod migrate;
+mod operators;
 mod people;
 mod postgres;
 mod redis;

@@ -198,6 +198,10 @@ async fn two_servers_on_one_database_are_one_service() {
     // Both bring the schema and the keys, at the same time.
     let call = |data: &Path| SmtpServer::tell(smtp.port, on(&database.url, data)).start();
     let (one, other) = tokio::join!(call(one.path()), call(other.path()));
+    for server in [&one, &other] {
+        let ready = || async { (server.api.get("/health/ready").await.status == 200).then_some(()) };
+        until("it can do its work", PATIENCE, ready).await;
+    }
     for path in ["/.well-known/jwks.json", "/.well-known/openid-configuration"] {
         assert_eq!(one.api.get(path).await.text, other.api.get(path).await.text);
     }

@@ -150,7 +150,11 @@ async fn the_feed_and_the_question_about_tokens_are_for_the_internal_listener() 
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path()).start().await;
     let internal = server.internal().await;
-    assert_eq!(server.api.get("/v1/revocations").await.refusal(), "404 not_found");
+    assert_eq!(
+        server.api.get("/v1/revocations").await.refusal(),
+        "401 not_authenticated",
+        "for keys that may"
+    );
     assert_eq!(internal.get("/v1/revocations").await.json["items"], json!([]));
     let form = |api: &Api| {
         let request = api.request(Method::POST, "/v1/introspect");
