@@ -90,6 +90,7 @@ CREATE TABLE api_keys (
     last_used_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX api_keys_created_by ON api_keys (created_by);
+CREATE INDEX api_keys_expires_at ON api_keys (expires_at);
 
 -- It was given this.
 CREATE TABLE api_key_permissions (

@@ -283,6 +283,7 @@ async fn api_key(app: &TestApp, n: usize) -> String {
     let (user, session) = (maker.id.parse().unwrap(), maker.session.parse().unwrap());
     let owner = Change::Add((OWNER.into(), String::new()));
     access::change(&app.app, By::console(), user, owner).await.unwrap().unwrap();
+    app.sql(&format!("UPDATE sessions SET aal = 2 WHERE user_id IN (SELECT user_id FROM user_emails WHERE address_key = 'maker{n}@ex.test')")).await;
     let new = NewKey {
         name: "reports".into(),
         permissions: ["users:read".into()].into(),
