@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -16,6 +17,10 @@ use crate::kernel::{FieldError, Problem};
 const MOST: usize = 64 * 1024;
 /// The longest a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of a body that is too large is taken and thrown away, in bytes, and for how long. Whoever closes while the
+/// other side still writes resets the connection, and the refusal with it: nobody would learn why.
+const SWALLOWED: usize = 8 * 1024 * 1024;
+const SWALLOWED_FOR: Duration = Duration::from_secs(2);
 const MAX_DEPTH: u8 = 32;
 
 /// A request's body as `T`. A body of another type, size or shape is a [`Problem`].
@@ -94,17 +99,39 @@ pub async fn read_body(request: Request, most: usize) -> Result<Vec<u8>, Problem
     };
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > most) {
+    // Whoever asks before they send is told before they send.
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    let mut body = request.into_body();
+    if let Some(length) = announced.filter(|length| *length > most) {
+        if !asks_first && length <= SWALLOWED {
+            swallow(&mut body).await;
+        }
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), most).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
+    match tokio::time::timeout(PATIENCE, Limited::new(&mut body, most).collect()).await {
+        Ok(Ok(read)) => Ok(read.to_bytes().into()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => {
+            swallow(&mut body).await;
+            Err(too_large())
+        }
         Ok(Err(_)) => Err(Problem::malformed("The body broke off before its end.")),
         Err(_) => Err(Problem::new(408, "request_timeout", "The body took too long to arrive")
             .detail(format!("Send the whole body within {} seconds.", PATIENCE.as_secs()))),
     }
+}
+
+/// Takes what is still coming of a refused body, so that the refusal can be read; gives up on whoever sends too much or too
+/// slowly.
+async fn swallow(body: &mut Body) {
+    let all = async {
+        let mut left = SWALLOWED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let taken = frame.data_ref().map_or(0, |data| data.len());
+            let Some(rest) = left.checked_sub(taken) else { break };
+            left = rest;
+        }
+    };
+    let _ = tokio::time::timeout(SWALLOWED_FOR, all).await;
 }
 
 /// Reads `T` from JSON text, strictly: 400 for what is not JSON or ambiguous, 422 for what does not fit.
