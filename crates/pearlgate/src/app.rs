@@ -7,7 +7,7 @@ use foundation::audit::{Event, Stream, Trail};
 use foundation::db::{self, Db, Migration, Tx};
 use foundation::http::{ClientAddress, Idempotency, OneForAll};
 use foundation::jobs::Queue;
-use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKeys, MasterKeys, Sealer};
+use foundation::kernel::{Clock, CursorKey, Entropy, MacKeys, MasterKeys, Sealer};
 use foundation::limits::Limits;
 use foundation::mail::{Hop, Mailbox, Office, Postman, Renderer, Smtp, Transport};
 use foundation::outbound::Dependencies;
@@ -16,12 +16,12 @@ use minijinja::Environment;
 use tokio::sync::{Notify, watch};
 
 use crate::access::By;
-use crate::accounts::{self, UserRow};
+use crate::accounts;
 use crate::federation::Providers;
 use crate::limits;
 use crate::lockout::Turns;
 use crate::passwords::{Breaches, Cost, HashPool};
-use crate::sessions::{AccessTokens, KeyKeeper, Places, RefreshKey, Seen};
+use crate::sessions::{AccessTokens, KeyKeeper, Own, Places, RefreshKey, Seen};
 use crate::settings::{MailWay, Settings};
 use crate::sign_in::{Alarms, History};
 use crate::templates;
@@ -47,7 +47,8 @@ migrations!(
     "0007_passkeys",
     "0008_federation",
     "0009_outside",
-    "0010_access"
+    "0010_access",
+    "0011_comings_and_goings"
 );
 
 /// The server's parts. Cheap to clone.
@@ -196,19 +197,22 @@ impl App {
         self.trail.record(tx, stream, &Event { kind, actor: String::new(), address: place(from), details })
     }
 
-    /// Writes what a person did, having proven who they are. Applications that want to be told are told.
+    /// Writes what a person did, having proven who they are, and in which session where there is one. Applications that want
+    /// to be told are told.
     ///
     /// # Errors
     /// As every statement.
     pub fn audit_own(
         &self,
         tx: &mut Tx<'_>,
-        user: Id<UserRow>,
+        who: impl Into<Own>,
         kind: &'static str,
         from: ClientAddress,
         details: serde_json::Value,
     ) -> db::Result<()> {
+        let Own { user, session } = who.into();
         webhooks::tell_of(tx, self, user, kind, &details)?;
+        let details = in_session(details, session.map(|id| id.to_string()).unwrap_or_default());
         let event = Event { kind, actor: user.to_string(), address: place(from), details };
         self.trail.record(tx, &Stream::of(user), &event)
     }
@@ -224,15 +228,12 @@ impl App {
         stream: &Stream,
         kind: &'static str,
         by: &By,
-        mut details: serde_json::Value,
+        details: serde_json::Value,
     ) -> db::Result<()> {
         if let Ok(user) = stream.name().parse() {
             webhooks::tell_of(tx, self, user, kind, &details)?;
         }
-        let session = by.session();
-        if let Some(details) = details.as_object_mut().filter(|_| !session.is_empty()) {
-            details.insert("session".into(), session.into());
-        }
+        let details = in_session(details, by.session());
         self.trail.record(tx, stream, &Event { kind, actor: by.actor(), address: place(by.from), details })
     }
 }
@@ -251,6 +252,14 @@ fn hops(settings: &Settings, mailbox: Option<&Mailbox>) -> Result<Vec<Hop>, Stri
         Ok(Hop { name: hop.name.clone(), transport, paces: hop.paces.clone() })
     };
     settings.mail.hops.iter().map(hop).collect()
+}
+
+/// The session in which something was done beside what is known of it, unless that is about a session.
+fn in_session(mut details: serde_json::Value, session: String) -> serde_json::Value {
+    if let Some(known) = details.as_object_mut().filter(|_| !session.is_empty()) {
+        known.entry("session").or_insert(session.into());
+    }
+    details
 }
 
 /// The address as it is written down: nothing for what came from inside.

@@ -12,6 +12,7 @@ pub mod dev;
 pub mod email_change;
 pub mod errors;
 pub mod federation;
+pub mod invitations;
 pub mod limits;
 pub mod lockout;
 pub mod magic_links;
@@ -42,6 +43,7 @@ pub fn statements() -> Vec<&'static foundation::db::Statement> {
         admin::STATEMENTS,
         email_change::STATEMENTS,
         federation::STATEMENTS,
+        invitations::STATEMENTS,
         lockout::STATEMENTS,
         magic_links::STATEMENTS,
         mailed::STATEMENTS,

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::{
-    access, accounts, federation, lockout, magic_links, mailed, mfa, passkeys, passwords, recovery,
-    registration, sessions, sign_in, webhooks,
+    access, accounts, admin, federation, invitations, lockout, magic_links, mailed, mfa, passkeys, passwords,
+    recovery, registration, sessions, sign_in, webhooks,
 };
 
 /// Batches of old events that one sweep removes: 100,000 events. The next sweep goes on.
@@ -40,6 +40,7 @@ pub fn handlers(app: &App) -> Handlers {
         lockout::handle,
         mfa::handle,
         webhooks::handle,
+        admin::handle,
     ] {
         handlers = slice(app, handlers);
     }
@@ -57,13 +58,25 @@ async fn sweep(app: App) -> Result<(), JobError> {
             mfa::sweep(tx, inner.clock.now())?;
             passkeys::sweep(tx, inner.clock.now())?;
             let sign_ins = federation::sweep(tx, inner.clock.now())?;
+            let invited = invitations::sweep(tx, inner.clock.now())?;
             let guesses = lockout::sweep(tx, inner.clock.now())?;
             let attempts = sign_in::sweep(tx, &inner)?;
             let told = webhooks::sweep(tx, &inner)?;
             let mails = sweep_mails(tx, inner.clock.now())?;
             let limits = sweep_limits(tx, inner.clock.now())?;
             access::sweep(tx, &inner)?;
-            Ok(sessions || people || secrets || guesses || attempts || limits || sign_ins || told || mails)
+            let many = admin::sweep(tx, inner.clock.now())?;
+            Ok(sessions
+                || people
+                || secrets
+                || guesses
+                || attempts
+                || limits
+                || sign_ins
+                || told
+                || mails
+                || many
+                || invited)
         });
         if !more.await? {
             forget_events(&app).await?;

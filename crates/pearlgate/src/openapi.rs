@@ -6,8 +6,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    access, accounts, admin, email_change, federation, lockout, magic_links, mailing, mfa, passkeys,
-    passwords, recovery, registration, server, sessions, sign_in,
+    access, accounts, admin, email_change, federation, invitations, lockout, magic_links, mailing, mfa,
+    passkeys, passwords, recovery, registration, server, sessions, sign_in,
 };
 
 /// One refused field.
@@ -66,12 +66,13 @@ pub struct ProblemDocument {
     ),
     paths(
         registration::http::register, registration::http::verify_email, registration::http::resend_verification,
-        registration::http::waiting, mailing::http::hear,
+        registration::http::waiting, invitations::http::accept_invitation, mailing::http::hear,
         sign_in::http::login, sign_in::http::challenge, magic_links::http::ask, magic_links::http::consume, passkeys::http::start, passkeys::http::finish,
         mfa::http::second_step, mfa::http::challenge,
         mfa::http::enrol, mfa::http::confirm_enrolment, sessions::http::refresh, sessions::http::logout, recovery::http::forgot_password, recovery::http::reset_password,
         lockout::http::unlock,
         passwords::http::change_password, email_change::http::change_email, email_change::http::confirm_email,
+        accounts::http::delete_me, accounts::http::export_me, accounts::http::keep_account,
         accounts::http::me, accounts::http::change_me, accounts::http::my_activity, sign_in::http::reauthenticate,
         passkeys::http::my_passkeys, passkeys::http::begin, passkeys::http::keep, passkeys::http::rename,
         passkeys::http::remove, passkeys::http::begin_again,
@@ -83,9 +84,11 @@ pub struct ProblemDocument {
         sessions::http::my_sessions, sessions::http::end_my_session, sessions::http::end_my_other_sessions,
         access::http::authorize, access::http::authorize_batch, access::http::set_up,
         access::http::roles_of_user, access::http::set_roles_of_user, access::http::list_roles, access::http::add_role,
-        access::http::one_role, access::http::change_role, access::http::remove_role,
-        admin::http::list_users, admin::http::one_user, admin::http::change_user, admin::http::suspend, admin::http::unsuspend,
-        admin::http::unlock, admin::http::force_reset, admin::http::reset_factors, admin::http::sessions_of_user,
+        access::http::one_role, access::http::change_role, access::http::remove_role, invitations::http::list_invitations, invitations::http::add_invitation,
+        invitations::http::revoke_invitation,
+        admin::http::list_users, admin::newcomers::add_user, admin::closing::delete_user, admin::closing::restore_user, admin::http::one_user, admin::http::change_user, admin::http::suspend, admin::http::unsuspend,
+        admin::impersonate::impersonate, admin::bulk::list_bulk, admin::bulk::begin_bulk,
+        admin::bulk::one_bulk, admin::bulk::stop_bulk, admin::http::unlock, admin::http::force_reset, admin::http::reset_factors, admin::http::sessions_of_user,
         admin::http::end_sessions_of_user, admin::http::end_session_of_user,
         admin::audit::list_events, admin::audit::verify, admin::jobs::list_jobs, admin::jobs::one_job, admin::jobs::remove_job, admin::jobs::retry_job,
         admin::mail::list_mail, admin::mail::one_mail,

@@ -30,8 +30,8 @@ use crate::limits::{
     SIGN_IN_EVERYBODY, SIGN_IN_NETWORK,
 };
 use crate::{
-    access, accounts, admin, dev, email_change, errors, federation, limits, lockout, magic_links, mailing,
-    mfa, pages, passkeys, passwords, recovery, registration, server, sessions, sign_in,
+    access, accounts, admin, dev, email_change, errors, federation, invitations, limits, lockout,
+    magic_links, mailing, mfa, pages, passkeys, passwords, recovery, registration, server, sessions, sign_in,
 };
 
 /// Where providers have browsers post to: the one form of other sites that is read. It is sent on, and does nothing else.
@@ -94,6 +94,13 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/v1/auth/verify-email", Open, &[PROOF_NETWORK], post(registration::http::verify_email));
     map.add(
         M::POST,
+        "/v1/auth/accept-invitation",
+        Open,
+        &[PROOF_NETWORK],
+        post(invitations::http::accept_invitation),
+    );
+    map.add(
+        M::POST,
         "/v1/auth/resend-verification",
         Open,
         &[MAIL_NETWORK],
@@ -119,6 +126,7 @@ pub fn doors(app: &App) -> Doors {
     );
     map.add(M::POST, "/v1/auth/reset-password", Open, &[PROOF_NETWORK], post(recovery::http::reset_password));
     map.add(M::POST, "/v1/auth/unlock", Open, &[PROOF_NETWORK], post(lockout::http::unlock));
+    map.add(M::POST, "/v1/auth/keep-account", Open, &[PROOF_NETWORK], post(accounts::http::keep_account));
     map.add(M::POST, "/v1/auth/mfa", Open, &[PROOF_NETWORK], post(mfa::http::second_step));
     map.add(M::POST, "/v1/auth/mfa/challenge", Open, &[PROOF_NETWORK], post(mfa::http::challenge));
     map.add(M::POST, "/v1/auth/mfa/totp", Open, &[PROOF_NETWORK], post(mfa::http::enrol));
@@ -162,6 +170,8 @@ pub fn doors(app: &App) -> Doors {
     // One's own account
     map.add(M::GET, "/v1/me", SignedIn, &[], get(accounts::http::me));
     map.add(M::PATCH, "/v1/me", SignedIn, &[], patch(accounts::http::change_me));
+    map.add(M::DELETE, "/v1/me", SignedIn, &[], delete(accounts::http::delete_me));
+    map.add(M::GET, "/v1/me/export", SignedIn, &[], get(accounts::http::export_me));
     map.add(M::PUT, "/v1/me/password", SignedIn, &[REAUTHENTICATION], put(passwords::http::change_password));
     map.add(M::POST, "/v1/me/email", SignedIn, &[MAIL_NETWORK], post(email_change::http::change_email));
     map.add(
@@ -209,10 +219,20 @@ pub fn doors(app: &App) -> Doors {
     let (users, roles, keys) = ("users:read", "roles:read", "api_keys:read");
     let change = Operator("users:write");
     map.add(M::GET, "/v1/admin/users", Operator(users), &[], get(admin::http::list_users));
+    map.add(M::POST, "/v1/admin/users", change, &[], post(admin::newcomers::add_user));
     map.add(M::GET, "/v1/admin/users/{id}", Operator(users), &[], get(admin::http::one_user));
     map.add(M::PATCH, "/v1/admin/users/{id}", change, &[], patch(admin::http::change_user));
+    map.add(M::DELETE, "/v1/admin/users/{id}", change, &[], delete(admin::closing::delete_user));
+    map.add(M::POST, "/v1/admin/users/{id}/restore", change, &[], post(admin::closing::restore_user));
     map.add(M::POST, "/v1/admin/users/{id}/suspend", change, &[], post(admin::http::suspend));
     map.add(M::POST, "/v1/admin/users/{id}/unsuspend", change, &[], post(admin::http::unsuspend));
+    map.add(
+        M::POST,
+        "/v1/admin/users/{id}/impersonate",
+        Operator("users:impersonate"),
+        &[],
+        post(admin::impersonate::impersonate),
+    );
     map.add(M::POST, "/v1/admin/users/{id}/unlock", change, &[], post(admin::http::unlock));
     map.add(M::POST, "/v1/admin/users/{id}/force-reset", change, &[], post(admin::http::force_reset));
     map.add(M::POST, "/v1/admin/users/{id}/reset-factors", change, &[], post(admin::http::reset_factors));
@@ -244,6 +264,26 @@ pub fn doors(app: &App) -> Doors {
         Operator("roles:write"),
         &[],
         put(access::http::set_roles_of_user),
+    );
+    map.add(M::GET, "/v1/admin/bulk", Operator(users), &[], get(admin::bulk::list_bulk));
+    map.add(M::POST, "/v1/admin/bulk", change, &[], post(admin::bulk::begin_bulk));
+    map.add(M::GET, "/v1/admin/bulk/{id}", Operator(users), &[], get(admin::bulk::one_bulk));
+    map.add(M::DELETE, "/v1/admin/bulk/{id}", change, &[], delete(admin::bulk::stop_bulk));
+    let invite = Operator("invitations:write");
+    map.add(
+        M::GET,
+        "/v1/admin/invitations",
+        Operator("invitations:read"),
+        &[],
+        get(invitations::http::list_invitations),
+    );
+    map.add(M::POST, "/v1/admin/invitations", invite, &[], post(invitations::http::add_invitation));
+    map.add(
+        M::DELETE,
+        "/v1/admin/invitations/{id}",
+        invite,
+        &[],
+        delete(invitations::http::revoke_invitation),
     );
     map.add(M::GET, "/v1/admin/roles", Operator(roles), &[], get(access::http::list_roles));
     map.add(M::POST, "/v1/admin/roles", Operator("roles:write"), &[], post(access::http::add_role));
@@ -346,6 +386,8 @@ pub fn doors(app: &App) -> Doors {
     // Pages behind links in mails
     map.add(M::GET, "/verify-email", Open, &[], get(registration::pages::show));
     map.add(M::POST, "/verify-email", Open, &[PROOF_NETWORK], post(registration::pages::submit));
+    map.add(M::GET, "/accept-invitation", Open, &[], get(invitations::pages::show));
+    map.add(M::POST, "/accept-invitation", Open, &[PROOF_NETWORK], post(invitations::pages::submit));
     map.add(M::GET, "/reset-password", Open, &[], get(recovery::pages::show_reset));
     map.add(M::POST, "/reset-password", Open, &[PROOF_NETWORK], post(recovery::pages::submit_reset));
     map.add(M::GET, "/magic-link", Open, &[], get(magic_links::pages::show));
@@ -361,6 +403,8 @@ pub fn doors(app: &App) -> Doors {
     map.add(M::POST, "/setup", Open, &[PROOF_NETWORK], post(access::pages::submit));
     map.add(M::GET, "/unlock", Open, &[], get(lockout::pages::show));
     map.add(M::POST, "/unlock", Open, &[PROOF_NETWORK], post(lockout::pages::submit));
+    map.add(M::GET, "/keep-account", Open, &[], get(accounts::pages::show));
+    map.add(M::POST, "/keep-account", Open, &[PROOF_NETWORK], post(accounts::pages::submit));
 
     // The server's own
     map.add(M::GET, "/.well-known/jwks.json", Open, &[], get(sessions::http::jwks));
@@ -507,6 +551,10 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
         wrong_host(&app, peer, request.headers(), request.uri().authority().map(|a| a.as_str()))
     {
         return problem.into_response();
+    }
+    // Nothing of ours is called so, and no database has to be asked whether something is.
+    if request.uri().path().contains("%00") {
+        return Problem::not_found().into_response();
     }
     // Another site's page does nothing here, whatever it carries: neither with a cookie nor by signing somebody in to
     // an account that is not theirs. A page that may is in the settings.

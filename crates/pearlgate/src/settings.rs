@@ -5,6 +5,7 @@ mod federation;
 mod limits;
 mod mail;
 mod mfa;
+mod people;
 mod raw;
 mod webhooks;
 
@@ -23,6 +24,7 @@ pub use federation::{FederationSettings, provider_of};
 pub use limits::{AlarmAnswer, AlarmSettings, LimitSettings, LockoutSettings, MailCaps, Store};
 pub use mail::{MailHop, MailSettings, MailWay};
 pub use mfa::MfaSettings;
+pub use people::PeopleSettings;
 use raw::*;
 pub use raw::{Raw, RawProvider};
 pub use webhooks::WebhookSettings;
@@ -148,6 +150,8 @@ pub struct Settings {
     pub email_change_lifetime: Duration,
     /// For how long the old address can undo it.
     pub email_change_undo: Duration,
+    /// How people come and go.
+    pub people: PeopleSettings,
     /// Fewest characters of a password that stands alone.
     pub min_password_length: usize,
     /// Fewest characters of a password beside a second factor.
@@ -251,6 +255,7 @@ impl Settings {
         let dev = purpose == Purpose::Dev;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let hash_threads = if raw.hashing.threads == 0 { cores } else { raw.hashing.threads };
+        let people = people::read(layers, &raw)?;
         let settings = Self {
             dev,
             listen: address(layers, "server.listen", &raw.server.listen)?,
@@ -315,6 +320,7 @@ impl Settings {
             redis: limits::redis(layers, raw.redis.url)?,
             email_change_lifetime: duration(layers, "email_change.lifetime", &raw.email_change.lifetime)?,
             email_change_undo: duration(layers, "email_change.undo", &raw.email_change.undo)?,
+            people,
             min_password_length: min_length(layers, "passwords.min_length", raw.passwords.min_length)?,
             min_password_length_with_mfa: min_length(
                 layers,

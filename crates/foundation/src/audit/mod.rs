@@ -4,12 +4,14 @@
 //!
 //! * An event is written in the transaction of what it tells about: both or neither.
 //! * Old events go from the beginning of a chain ([`prune`]). What it goes on from is its base; the newest event stays.
+//! * Of somebody who is to be forgotten all of them go ([`forget()`]); their chain goes on from where it was.
 //! * [`verify_all`] finds what was changed behind our back. A [`Checkpoint`] that is kept elsewhere finds it also when
 //!   somebody makes a chain anew.
 //! * Operators look for events ([`search()`]) and write them into files ([`export`]).
 
 mod chain;
 mod checkpoint;
+mod forget;
 mod keep;
 mod search;
 mod store;
@@ -22,6 +24,7 @@ use crate::kernel::{Clock, Digest, Entity, Entropy, Id, Timestamp, sha256};
 use crate::params;
 
 pub use checkpoint::{Checkpoint, NotACheckpoint, NotWritten, checkpoint};
+pub use forget::forget;
 pub use keep::prune;
 pub use search::{Filter, Found, Results, export, search};
 pub use store::STATEMENTS;

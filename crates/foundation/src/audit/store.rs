@@ -44,6 +44,9 @@ statements! {
     DUE = "SELECT stream, seq, hash FROM audit_streams WHERE oldest_at < $1 ORDER BY oldest_at LIMIT 50
         /*pg FOR UPDATE SKIP LOCKED */";
     DROP_OLDEST = "DELETE FROM audit_events WHERE stream = $1 AND seq > $2 AND seq <= $3";
+    /// A chain's head, locked as recording locks it.
+    LOCK_HEAD = "SELECT stream, seq, hash FROM audit_streams WHERE stream = $1 /*pg FOR UPDATE */";
+    DROP_ALL = "DELETE FROM audit_events WHERE stream = $1";
     SET_BASE = "INSERT INTO audit_bases (stream, seq, hash) VALUES ($1, $2, $3)
         ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
     SET_OLDEST = "UPDATE audit_streams SET oldest_at = $2 WHERE stream = $1";

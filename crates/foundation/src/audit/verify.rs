@@ -24,7 +24,8 @@ pub struct Checked {
     pub streams: u64,
     /// Events that are there.
     pub events: u64,
-    /// Events that were removed because they were older than they are kept: so the chains say, and nobody can check it.
+    /// Events that were removed because they were older than they are kept, or were about somebody who is forgotten: so the
+    /// chains say, and nobody can check it.
     pub removed: u64,
     /// What does not hold, by chain; at most 1,000.
     pub broken: Vec<Broken>,

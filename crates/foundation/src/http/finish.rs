@@ -180,6 +180,10 @@ fn document(state: &Finish, problem: &Problem, id: &RequestId, request: &HeaderM
             response.headers_mut().insert(*name, value);
         }
     }
+    // Whatever still comes is the rest of what was refused, and no request.
+    if matches!(problem.status, 408 | 413) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if problem.status == 401 {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

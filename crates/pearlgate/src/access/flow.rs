@@ -25,7 +25,7 @@ pub struct Standing {
 
 impl Standing {
     /// Of whoever sits at the server.
-    fn console() -> Self {
+    pub(super) fn console() -> Self {
         Self { level: i64::MAX, held: BTreeSet::from(["*".to_owned()]) }
     }
 
@@ -180,6 +180,14 @@ pub(super) fn of_key(given: impl Iterator<Item = String>, maker: &Standing) -> S
     Standing { level: maker.level.min(OWNER_LEVEL - 1), held }
 }
 
+/// Nobody else changes meanwhile who may do what. Before any other lock.
+///
+/// # Errors
+/// As every statement.
+pub fn lock(tx: &mut Tx<'_>) -> db::Result<()> {
+    tx.one::<(i64,)>(&store::LOCK, params![]).map(|_| ())
+}
+
 /// The first thing in the transaction of whatever an operator does: nobody else changes meanwhile who may do what, and
 /// they may do it now.
 ///
@@ -191,7 +199,7 @@ pub fn may(
     by: &By,
     permission: &'static str,
 ) -> db::Result<Result<Standing, Denied>> {
-    tx.one::<(i64,)>(&store::LOCK, params![])?;
+    lock(tx)?;
     let standing = standing(tx, by.who, app.clock.now())?;
     Ok(if standing.may(permission) { Ok(standing) } else { Err(Denied::Permission(permission.to_owned())) })
 }

@@ -60,15 +60,23 @@ pub async fn change(
     change: Change,
 ) -> db::Result<Result<Vec<Grant>, Denied>> {
     let inner = app.clone();
-    app.db
-        .write(move |tx| {
-            let standing = match may_act_on(tx, &inner, &by, "roles:write", user)? {
-                Ok(standing) => standing,
-                Err(denied) => return Ok(Err(denied)),
-            };
-            changed(tx, &inner, &by, &standing, (user, &change))
-        })
-        .await
+    app.db.write(move |tx| change_in(tx, &inner, &by, (user, &change))).await
+}
+
+/// The same in a transaction.
+///
+/// # Errors
+/// As every statement.
+pub fn change_in(
+    tx: &mut Tx<'_>,
+    app: &App,
+    by: &By,
+    (user, change): (Id<UserRow>, &Change),
+) -> db::Result<Result<Vec<Grant>, Denied>> {
+    match may_act_on(tx, app, by, "roles:write", user)? {
+        Ok(standing) => changed(tx, app, by, &standing, (user, change)),
+        Err(denied) => Ok(Err(denied)),
+    }
 }
 
 pub(super) fn changed(
@@ -99,7 +107,28 @@ pub(super) fn changed(
     {
         return Ok(Err(Denied::Oneself));
     }
-    for (role, resource) in given.iter().chain(&taken) {
+    if let Err(denied) = allowed(tx, standing, given.iter().chain(&taken).copied())? {
+        return Ok(Err(denied));
+    }
+    if taken.iter().any(|(role, resource)| role == OWNER && resource.is_empty())
+        && let Err(denied) = owner_stays(tx, user)?
+    {
+        return Ok(Err(denied));
+    }
+    write(tx, app, by, user, &given, &taken)?;
+    tx.all(&store::GRANTS_OF, params![user]).map(Ok)
+}
+
+/// Whether whoever stands so may give these, or take them away.
+///
+/// # Errors
+/// As every statement.
+pub(super) fn allowed<'p>(
+    tx: &mut Tx<'_>,
+    standing: &Standing,
+    places: impl Iterator<Item = &'p Place>,
+) -> db::Result<Result<(), Denied>> {
+    for (role, resource) in places {
         if role.contains('\0') {
             return Ok(Err(Denied::Invalid("roles", "there is no such role".into())));
         }
@@ -119,13 +148,7 @@ pub(super) fn changed(
             return Ok(Err(Denied::Invalid("roles", words)));
         }
     }
-    if taken.iter().any(|(role, resource)| role == OWNER && resource.is_empty())
-        && let Err(denied) = owner_stays(tx, user)?
-    {
-        return Ok(Err(denied));
-    }
-    write(tx, app, by, user, &given, &taken)?;
-    tx.all(&store::GRANTS_OF, params![user]).map(Ok)
+    Ok(Ok(()))
 }
 
 fn write(

@@ -7,6 +7,7 @@ use foundation::audit::Stream;
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Entity, Id, Secret, Timestamp};
+use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
 
@@ -15,6 +16,8 @@ use super::flow::{Denied, Standing, may, of_key};
 use super::store::{self, KeyLine, StoredKey};
 use crate::accounts::UserRow;
 use crate::app::App;
+use crate::mailed;
+use crate::sessions::NOTICE;
 
 /// Ids of keys.
 #[derive(Debug)]
@@ -95,9 +98,27 @@ pub async fn make(app: &App, by: By, new: NewKey) -> db::Result<Result<(Key, Sec
             }
             let details = json!({ "key": row.id, "name": row.name, "permissions": new.permissions });
             inner.audit_by(tx, &Stream::of(maker), "api_key_made", &by, details)?;
+            tell(tx, &inner, maker, &row, &new.permissions)?;
             Ok(Ok((Key { row, permissions: new.permissions.iter().cloned().collect() }, secret)))
         })
         .await
+}
+
+/// Whoever has a thief in their session learns what was made in it.
+fn tell(
+    tx: &mut Tx<'_>,
+    app: &App,
+    maker: Id<UserRow>,
+    row: &StoredKey,
+    permissions: &BTreeSet<String>,
+) -> db::Result<()> {
+    let Some(to) = mailed::proven_address(tx, maker)? else { return Ok(()) };
+    let may = permissions.iter().cloned().collect::<Vec<_>>().join(", ");
+    let values = json!({
+        "service_name": app.settings.service_name, "at": row.created_at.to_string(), "name": row.name,
+        "prefix": row.prefix, "permissions": may,
+    });
+    app.postman.send_first(tx, &Mail { kind: "api_key_made".into(), to, values }, row.created_at, NOTICE)
 }
 
 /// Keys, newest first, before an id.

@@ -14,6 +14,7 @@ mod flow;
 mod grants;
 mod guard;
 pub mod http;
+mod invited;
 mod keys;
 mod model;
 pub mod pages;
@@ -23,11 +24,13 @@ mod store;
 
 pub use by::{By, Who};
 pub use flow::{
-    Denied, Standing, decide, give_defaults, may, may_act_on, owner_stays, permissions_of, roles_of, sweep,
+    Denied, Standing, decide, give_defaults, lock, may, may_act_on, owner_stays, permissions_of, roles_of,
+    sweep,
 };
-pub use grants::{Change, Place, change, grants};
+pub use grants::{Change, Place, change, change_in, grants};
 pub use guard::{Caller, Operator};
 pub(crate) use guard::{require, require_caller};
+pub use invited::{give, may_give, standing_now, stands_above};
 pub use keys::{Key, KeyRow, NewKey, end_keys, keys, make as make_key, revoke as revoke_key};
 pub use model::{
     Decision, OWN, OWNER, Permission, Plan, Resource, RoleName, RoleRow, RoleSpec, RolesFile, Scope,

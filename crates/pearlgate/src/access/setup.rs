@@ -16,7 +16,7 @@ use super::store;
 use crate::accounts::{DisplayName, EmailAddress, UserRow};
 use crate::app::App;
 use crate::passwords;
-use crate::registration::{self, Founder};
+use crate::registration::{self, Founder, Way};
 
 /// How the link's token begins.
 pub const PREFIX: &str = "pgf_";
@@ -95,6 +95,7 @@ pub async fn prepare(
     display_name: DisplayName,
     password: &Secret,
 ) -> Result<Founding, Problem> {
+    registration::admits(&app.settings.people, &email, Way::Asked)?;
     let about = passwords::about_newcomer(app, email.as_str(), &display_name.0);
     let chosen = passwords::choose(app, "password", password, &about).await?;
     let password_hash = app.hashes.hash(&chosen.password).await?;

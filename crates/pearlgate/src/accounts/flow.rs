@@ -11,10 +11,12 @@ use foundation::params;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::closing::is_closing;
+use super::erase::{Erase, erase};
 use super::http::{Activity, Me};
 use super::model::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use super::store;
-use crate::access::By;
+use crate::access::{self, By, Denied};
 use crate::app::App;
 use crate::mailed;
 use crate::sessions::{self, Current, EndReason};
@@ -66,7 +68,13 @@ pub(super) async fn change_profile(
             ],
         )?;
         if row.is_some() {
-            inner.audit_own(tx, user, "profile_changed", from, json!({ "fields": changed }))?;
+            inner.audit_own(
+                tx,
+                (user, Some(session)),
+                "profile_changed",
+                from,
+                json!({ "fields": changed }),
+            )?;
         }
         Ok(row)
     });
@@ -128,8 +136,8 @@ impl Job for Lift {
 /// Adds this slice's jobs to a worker's handlers.
 #[must_use]
 pub fn handle(app: &App, handlers: Handlers) -> Handlers {
-    let app = app.clone();
-    handlers.on(move |job: Lift| lift(app.clone(), job))
+    let (app, later) = (app.clone(), app.clone());
+    handlers.on(move |job: Lift| lift(app.clone(), job)).on(move |job: Erase| erase(later.clone(), job.user))
 }
 
 async fn lift(app: App, job: Lift) -> Result<(), JobError> {
@@ -153,7 +161,8 @@ pub struct Suspension {
     pub until: Option<Timestamp>,
 }
 
-/// Somebody is shut out: every session ends, and nothing that was mailed before opens the account after.
+/// Somebody is shut out: every session ends, and nothing that was mailed before opens the account after. Whose account is to
+/// be deleted stays out when it is kept.
 ///
 /// # Errors
 /// As every statement.
@@ -167,6 +176,7 @@ pub fn suspend_in(
     mailed::lock_person(tx, user)?;
     let (now, until) = (app.clock.now(), suspension.until.unwrap_or(Timestamp::from_micros(0)));
     tx.one::<(i64,)>(&store::SUSPEND, params![user, suspension.reason, now, until])?;
+    tx.execute(&store::STAYS_OUT, params![user])?;
     if let Some(until) = suspension.until {
         let when = When::now(now, now.until(until) + KEPT).at(until);
         app.queue.enqueue(tx, &Lift { user }, &when)?;
@@ -180,17 +190,26 @@ pub fn suspend_in(
     app.audit_by(tx, &Stream::of(user), "suspended", by, details)
 }
 
-/// Somebody may sign in again. False when they were not shut out.
+/// Somebody may sign in again. False when they were not shut out. Refused while their account is to be deleted: whoever lets
+/// them in has to keep it.
 ///
 /// # Errors
 /// As every statement.
-pub fn unsuspend_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<bool> {
+pub fn unsuspend_in(
+    tx: &mut Tx<'_>,
+    app: &App,
+    by: &By,
+    user: Id<UserRow>,
+) -> db::Result<Result<bool, Denied>> {
     mailed::lock_person(tx, user)?;
+    if is_closing(tx, user)? {
+        return Ok(Err(Denied::Conflict("The account is to be deleted: restore it first.".into())));
+    }
     let lifted = tx.opt::<(i64,)>(&store::UNSUSPEND, params![user])?.is_some();
     if lifted {
         app.audit_by(tx, &Stream::of(user), "unsuspended", by, json!({}))?;
     }
-    Ok(lifted)
+    Ok(Ok(lifted))
 }
 
 /// Every session of somebody ends, and what is between its two steps.
@@ -204,20 +223,28 @@ pub fn sign_out_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db
     app.audit_by(tx, &Stream::of(user), "signed_out", by, json!({}))
 }
 
-/// Whoever sits at the server shuts somebody out.
+/// Whoever sits at the server shuts somebody out; the last owner stays.
 ///
 /// # Errors
 /// As every statement.
-pub async fn suspend(app: &App, user: Id<UserRow>, reason: &str) -> db::Result<()> {
+pub async fn suspend(app: &App, user: Id<UserRow>, reason: &str) -> db::Result<Result<(), Denied>> {
     let (inner, suspension) = (app.clone(), Suspension { reason: reason.to_owned(), until: None });
-    app.db.write(move |tx| suspend_in(tx, &inner, &By::console(), user, &suspension)).await
+    app.db
+        .write(move |tx| {
+            access::lock(tx)?;
+            if let Err(denied) = access::owner_stays(tx, user)? {
+                return Ok(Err(denied));
+            }
+            suspend_in(tx, &inner, &By::console(), user, &suspension).map(Ok)
+        })
+        .await
 }
 
-/// Whoever sits at the server lets somebody in again. False when they were not shut out.
+/// Whoever sits at the server lets somebody in again, as [`unsuspend_in`].
 ///
 /// # Errors
 /// As every statement.
-pub async fn unsuspend(app: &App, user: Id<UserRow>) -> db::Result<bool> {
+pub async fn unsuspend(app: &App, user: Id<UserRow>) -> db::Result<Result<bool, Denied>> {
     let inner = app.clone();
     app.db.write(move |tx| unsuspend_in(tx, &inner, &By::console(), user)).await
 }

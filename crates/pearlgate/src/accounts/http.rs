@@ -3,16 +3,23 @@
 use axum::Json as JsonAnswer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use foundation::audit::Recorded;
-use foundation::http::Json;
-use foundation::kernel::{FieldError, PageRequest, Problem};
+use foundation::http::{Json, OptionalJson};
+use foundation::kernel::{FieldError, PageRequest, Problem, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::closing;
+use super::export::{self, Export};
 use super::flow::{self, Change};
 use super::model::{DisplayName, Locale, Metadata, User};
 use crate::app::App;
+use crate::errors;
+use crate::mfa;
+use crate::openapi::ProblemDocument;
 use crate::router::From;
 use crate::sessions::Current;
 
@@ -180,6 +187,82 @@ pub async fn my_activity(
     })?;
     let page = flow::activity(&app, &current, &request).await?;
     Ok(JsonAnswer(ActivityPage { items: page.items, next_cursor: page.next_cursor }))
+}
+
+/// When an account is deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccountCloses {
+    /// Always `announced`.
+    #[schema(example = "announced")]
+    status: &'static str,
+    /// When it is, unless it is kept.
+    #[schema(example = "2026-12-07T10:00:00.000000Z")]
+    due_at: String,
+}
+
+impl AccountCloses {
+    /// At this moment.
+    pub fn at(due: Timestamp) -> Self {
+        Self { status: "announced", due_at: due.to_string() }
+    }
+}
+
+/// Delete my account
+///
+/// Needs a fresh session. Every session ends at once, and nobody signs in any more; the mail that tells of it has a link that
+/// keeps the account until `due_at`. Then everything that is stored about the person is removed.
+#[utoipa::path(delete, path = "/v1/me", tag = "account", security(("access_token" = [])), request_body = crate::mfa::http::Nothing,
+    responses((status = 202, body = AccountCloses), (status = "4XX", body = ProblemDocument)))]
+pub async fn delete_me(
+    State(app): State<App>,
+    current: Current,
+    From(from): From,
+    OptionalJson(mfa::http::Nothing {}): OptionalJson<mfa::http::Nothing>,
+) -> Result<(StatusCode, JsonAnswer<AccountCloses>), Problem> {
+    current.must_be_fresh(&app)?;
+    let due = closing::close_own(&app, &current, from).await?;
+    Ok((StatusCode::ACCEPTED, JsonAnswer(AccountCloses::at(due))))
+}
+
+/// What the mail carried that tells that an account is to be deleted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepAccount {
+    /// From the mail's link.
+    #[schema(value_type = String)]
+    token: Secret,
+}
+
+/// Keep my account
+///
+/// With the token of the mail that tells that it is to be deleted. Nobody is signed in by it: the person signs in as before.
+#[utoipa::path(post, path = "/v1/auth/keep-account", tag = "recovery", request_body = KeepAccount,
+    responses((status = 204), (status = "4XX", body = ProblemDocument), (status = "5XX", body = ProblemDocument)))]
+pub async fn keep_account(
+    State(app): State<App>,
+    From(from): From,
+    Json(body): Json<KeepAccount>,
+) -> Result<StatusCode, Problem> {
+    match closing::keep(&app, &body.token, from).await.map_err(|e| e.to_problem())? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(errors::problem("verification_invalid")),
+    }
+}
+
+/// Everything that is stored about me
+///
+/// One document, to be kept as a file; no password, token or key is in it. Needs a fresh session.
+#[utoipa::path(get, path = "/v1/me/export", tag = "account", security(("access_token" = [])),
+    responses((status = 200, body = Export), (status = "4XX", body = ProblemDocument)))]
+pub async fn export_me(State(app): State<App>, current: Current) -> Result<impl IntoResponse, Problem> {
+    // It is the person's own: an operator sees what operators see.
+    if current.actor().is_some() {
+        return Err(errors::problem("impersonated"));
+    }
+    current.must_be_fresh(&app)?;
+    let all = export::everything(&app, current.row.user_id).await?;
+    let file = [(header::CONTENT_DISPOSITION, "attachment; filename=\"account.json\"")];
+    Ok((file, JsonAnswer(all)))
 }
 
 /// Keeps a parsed field or collects its error.

@@ -83,6 +83,12 @@ pub fn address_key(text: &str) -> String {
         .map_or_else(|_| text.trim().to_lowercase(), |address| address.key().to_owned())
 }
 
+/// Whether a character has no place on one line of text: it controls, breaks the line, or turns the text around.
+pub fn is_odd(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    c.is_control() || turns
+}
+
 /// What a person wants to be called: at most 100 characters on one line, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DisplayName(pub String);
@@ -96,8 +102,7 @@ impl DisplayName {
         if text.chars().count() > 100 {
             return Err(FieldError::new(field, "too_long", "use at most 100 characters"));
         }
-        let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-        if text.chars().any(|c| c.is_control() || turns(c)) {
+        if text.chars().any(is_odd) {
             return Err(FieldError::new(field, "invalid", "use one line without control characters"));
         }
         Ok(Self(text.to_owned()))

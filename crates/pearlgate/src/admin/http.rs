@@ -12,17 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::acts::Act;
 use super::flow::{self, Look, Search, on_person};
 use super::store::{self, Found};
 use crate::access::http::{named, page, settled};
-use crate::access::{self, Denied, Operator, owner_stays};
+use crate::access::{Denied, Operator};
 use crate::accounts::{self, DisplayName, Locale, Metadata, Suspension, User, UserRow, name_key};
 use crate::app::App;
-use crate::lockout;
 use crate::mfa;
 use crate::openapi::ProblemDocument;
-use crate::passwords;
-use crate::recovery;
 use crate::sessions::http::OwnSession;
 use crate::sessions::{self, SessionRow};
 
@@ -42,6 +40,15 @@ pub struct SuspensionInfo {
     until: Option<String>,
 }
 
+/// Somebody's account is to be deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeletionInfo {
+    /// When, unless it is kept.
+    due_at: String,
+    /// Who asked for it: `usr_…`, who may be the person; `key_…`; or `console`.
+    asked_by: String,
+}
+
 /// Somebody, as operators see them.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AdminUser {
@@ -56,6 +63,10 @@ pub struct AdminUser {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     suspension: Option<SuspensionInfo>,
+    /// Left out when their account is not to be deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    deletion: Option<DeletionInfo>,
     /// When a living session of theirs was last used, to the minute; left out when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -70,6 +81,8 @@ impl AdminUser {
             since,
             until: given(found.suspended_until),
         });
+        let deletion =
+            given(found.closes_at).map(|due_at| DeletionInfo { due_at, asked_by: found.closing_asked_by });
         Self {
             user: User {
                 roles: found.roles.lines().map(str::to_owned).collect(),
@@ -79,6 +92,7 @@ impl AdminUser {
             locale: found.locale,
             metadata: serde_json::from_str(&found.metadata).unwrap_or_default(),
             suspension,
+            deletion,
             last_seen_at: given(found.last_seen_at),
         }
     }
@@ -149,7 +163,7 @@ pub async fn one_user(
     shown(&app, named(&id)?).await
 }
 
-async fn shown(app: &App, user: Id<UserRow>) -> Result<JsonAnswer<AdminUser>, Problem> {
+pub(super) async fn shown(app: &App, user: Id<UserRow>) -> Result<JsonAnswer<AdminUser>, Problem> {
     let found = flow::one(app, user).await.map_err(|e| e.to_problem())?;
     found.map(|found| JsonAnswer(AdminUser::of(found))).ok_or_else(Problem::not_found)
 }
@@ -216,6 +230,19 @@ pub async fn change_user(
     shown(&app, user).await
 }
 
+/// A reason as it is kept: one line of 1 to 500 characters, none of which turns text around or breaks it.
+///
+/// # Errors
+/// 422.
+pub(super) fn reason(text: String) -> Result<String, Problem> {
+    let fine = (1..=REASON).contains(&text.chars().count()) && !text.chars().any(accounts::is_odd);
+    if fine {
+        return Ok(text);
+    }
+    let words = "is one line of 1 to 500 characters";
+    Err(Problem::invalid(vec![FieldError::new("reason", "invalid", words)]))
+}
+
 /// Why somebody is shut out.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -240,24 +267,30 @@ pub async fn suspend(
     Path(id): Path<String>,
     Json(body): Json<Suspend>,
 ) -> Result<StatusCode, Problem> {
-    let user: Id<UserRow> = named(&id)?;
-    let invalid = |field: &str, words: &str| Problem::invalid(vec![FieldError::new(field, "invalid", words)]);
-    let length = body.reason.chars().count();
-    if !(1..=REASON).contains(&length) || body.reason.chars().any(char::is_control) {
-        return Err(invalid("reason", "is one line of 1 to 500 characters"));
-    }
-    let until = body.until.as_deref().map(|text| {
+    let suspension = suspension(&app, body.reason, body.until.as_deref())?;
+    act(&app, &operator, &id, Act::Suspend(suspension)).await
+}
+
+/// A suspension as it was asked for.
+///
+/// # Errors
+/// 422.
+pub(super) fn suspension(app: &App, text: String, until: Option<&str>) -> Result<Suspension, Problem> {
+    let words = "is a time to come, such as 2026-12-24T18:00:00Z";
+    let until = until.map(|text| {
         let at = Timestamp::parse(text).filter(|at| *at > app.clock.now());
-        at.ok_or_else(|| invalid("until", "is a time to come, such as 2026-12-24T18:00:00Z"))
+        at.ok_or_else(|| Problem::invalid(vec![FieldError::new("until", "invalid", words)]))
     });
-    let suspension = Suspension { reason: body.reason, until: until.transpose()? };
-    let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
-        if let Err(denied) = owner_stays(tx, user)? {
-            return Ok(Err(denied));
-        }
-        accounts::suspend_in(tx, app, by, user, &suspension).map(Ok)
-    });
-    settled(done.await)?;
+    Ok(Suspension { reason: reason(text)?, until: until.transpose()? })
+}
+
+/// Does something to somebody.
+async fn act(app: &App, operator: &Operator, id: &str, act: Act) -> Result<StatusCode, Problem> {
+    if act.needs_fresh() {
+        operator.must_be_fresh(app)?;
+    }
+    let (inner, by, user) = (app.clone(), operator.by, named(id)?);
+    settled(app.db.write(move |tx| act.apply(tx, &inner, &by, user)).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -273,13 +306,7 @@ pub async fn unsuspend(
     Path(id): Path<String>,
     OptionalJson(mfa::http::Nothing {}): OptionalJson<mfa::http::Nothing>,
 ) -> Result<StatusCode, Problem> {
-    operator.must_be_fresh(&app)?;
-    let user: Id<UserRow> = named(&id)?;
-    let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
-        accounts::unsuspend_in(tx, app, by, user).map(Ok)
-    });
-    settled(done.await)?;
-    Ok(StatusCode::NO_CONTENT)
+    act(&app, &operator, &id, Act::Unsuspend).await
 }
 
 /// Forget somebody's wrong passwords
@@ -292,12 +319,7 @@ pub async fn unlock(
     Path(id): Path<String>,
     OptionalJson(mfa::http::Nothing {}): OptionalJson<mfa::http::Nothing>,
 ) -> Result<StatusCode, Problem> {
-    let user: Id<UserRow> = named(&id)?;
-    let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
-        lockout::unlock_in(tx, app, by, user).map(Ok)
-    });
-    settled(done.await)?;
-    Ok(StatusCode::NO_CONTENT)
+    act(&app, &operator, &id, Act::Unlock).await
 }
 
 /// Have somebody choose a new password
@@ -313,17 +335,7 @@ pub async fn force_reset(
     Path(id): Path<String>,
     OptionalJson(mfa::http::Nothing {}): OptionalJson<mfa::http::Nothing>,
 ) -> Result<StatusCode, Problem> {
-    operator.must_be_fresh(&app)?;
-    let user: Id<UserRow> = named(&id)?;
-    let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
-        passwords::demand_change(tx, user, None, "operator", app.clock.now())?;
-        accounts::sign_out_in(tx, app, by, user)?;
-        access::end_keys(tx, app, user, (Timestamp::from_micros(0), by.from))?;
-        recovery::mail_reset_once(tx, app, user)?;
-        app.audit_by(tx, &Stream::of(user), "password_reset_forced", by, json!({})).map(Ok)
-    });
-    settled(done.await)?;
-    Ok(StatusCode::NO_CONTENT)
+    act(&app, &operator, &id, Act::ForceReset).await
 }
 
 /// Take somebody's second factors away, who lost them
@@ -397,12 +409,7 @@ pub async fn end_sessions_of_user(
     operator: Operator,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let user: Id<UserRow> = named(&id)?;
-    let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
-        accounts::sign_out_in(tx, app, by, user).map(Ok)
-    });
-    settled(done.await)?;
-    Ok(StatusCode::NO_CONTENT)
+    act(&app, &operator, &id, Act::SignOut).await
 }
 
 /// End one session of somebody

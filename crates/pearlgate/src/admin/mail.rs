@@ -93,7 +93,7 @@ pub async fn list_mail(
     let Query(wanted) = query.map_err(|_| {
         invalid("limit", "give to, limit as a number from 1 to 200, cursor, and nothing else")
     })?;
-    if wanted.to.as_ref().is_some_and(|to| to.len() > LONGEST) {
+    if wanted.to.as_ref().is_some_and(|to| to.len() > LONGEST || to.contains('\0')) {
         return Err(invalid("to", "is one address"));
     }
     let to = wanted.to.as_deref().map(address_key);

@@ -13,7 +13,7 @@ use crate::app::App;
 ///
 /// # Errors
 /// As [`Denied::problem`]; 422 `idempotency_key_reused`; 503.
-pub(super) async fn once<T: DeserializeOwned>(
+pub(crate) async fn once<T: DeserializeOwned>(
     app: &App,
     key: &IdempotencyKey,
     work: impl Future<Output = db::Result<Result<Option<T>, Denied>>>,

@@ -618,6 +618,25 @@ enum User {
         #[command(flatten)]
         common: Common,
     },
+    /// Delete an account and everything that is stored about its person, some minutes later
+    ///
+    /// Every session ends at once, and nobody signs in any more. The owner is mailed, and can keep the account until then.
+    Delete {
+        /// The account's address or id (usr_…)
+        who: String,
+        /// Do it: without this, nothing is changed
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Keep an account that is to be deleted
+    Restore {
+        /// The account's address or id (usr_…)
+        who: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Forget the wrong passwords that keep strangers out of an account
     Unlock {
         /// The account's address or id (usr_…)

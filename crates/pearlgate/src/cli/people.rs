@@ -31,7 +31,8 @@ pub(super) fn import(options: &ImportUsers) -> Result<ExitCode, Failure> {
     let runtime = runtime.map_err(|e| Failure::Other(format!("no threads could be started: {e}")))?;
     let db = runtime.block_on(open(&settings))?;
     let master = master_keys(&settings);
-    let importer = Importer::new(db, Clock::System, Entropy::System, master.as_ref());
+    let importer =
+        Importer::new(db, Clock::System, Entropy::System, master.as_ref(), settings.people.clone());
 
     let from_stdin = options.file.as_os_str() == "-";
     let failed = |e: std::io::Error| Failure::Other(format!("{}: {e}", options.file.display()));

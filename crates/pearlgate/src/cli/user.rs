@@ -5,11 +5,16 @@ use std::process::ExitCode;
 use foundation::kernel::{Clock, Entropy, Id};
 
 use super::{Common, Failure, User, block_on, lenient, roles, say};
+use crate::access::Denied;
 use crate::accounts::{self, UserRow};
 use crate::app::{App, MIGRATIONS};
 use crate::lockout;
 use crate::mfa;
 use crate::server::{master_keys, open_database};
+
+/// Said when a mail with a link has to be sent.
+const NO_ADDRESS: &str = "Nothing was changed: the mail to the owner needs the server's address. Set server.public_url as for the \
+    server, in its file or as PEARLGATE__SERVER__PUBLIC_URL (in --dev: the address that it shows when it starts).";
 
 pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
     let (who, common) = match command {
@@ -18,6 +23,8 @@ pub(super) fn run(command: &User) -> Result<ExitCode, Failure> {
         | User::Revoke { who, common, .. }
         | User::Suspend { who, common, .. }
         | User::Unsuspend { who, common }
+        | User::Delete { who, common, .. }
+        | User::Restore { who, common }
         | User::Unlock { who, common }
         | User::ResetFactors { who, common, .. }
         | User::SignOut { who, common } => (who, common),
@@ -35,31 +42,51 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> Result<String, Str
         User::Grant { role, on, .. } => roles::grant(app, user, role, on.as_deref()).await,
         User::Revoke { role, on, .. } => roles::revoke(app, user, role, on.as_deref()).await,
         User::Suspend { reason, .. } => {
-            accounts::suspend(app, user, reason).await.map_err(words)?;
+            accounts::suspend(app, user, reason).await.map_err(words)?.map_err(|denied| nothing(&denied))?;
             Ok(format!(
                 "{user} is suspended: every session has ended, and nobody signs in. `pearlgate user unsuspend {user}` lifts it."
             ))
         }
-        User::Unsuspend { .. } => Ok(if accounts::unsuspend(app, user).await.map_err(words)? {
-            format!("{user} may sign in again.")
-        } else {
-            format!("{user} was not suspended. Nothing was changed.")
-        }),
+        User::Unsuspend { .. } => {
+            let lifted = accounts::unsuspend(app, user).await.map_err(words)?;
+            Ok(if lifted.map_err(|denied| nothing(&denied))? {
+                format!("{user} may sign in again.")
+            } else {
+                format!("{user} was not suspended. Nothing was changed.")
+            })
+        }
+        User::Delete { yes: false, .. } => Err(format!(
+            "Nothing was changed: this deletes the account {user} and everything that is stored about its person. Look with `pearlgate \
+             user show {user}` whether it is the right one, and repeat the command with --yes."
+        )),
+        User::Delete { .. } | User::ResetFactors { cancel: false, .. }
+            if app.settings.public_url.is_empty() =>
+        {
+            Ok(NO_ADDRESS.to_owned())
+        }
+        User::Delete { .. } => {
+            let due = accounts::close(app, user).await.map_err(words)?.map_err(|denied| nothing(&denied))?;
+            Ok(format!(
+                "{user} is deleted at {due}, unless the owner says no: a mail tells them. Every session has ended, and nobody signs \
+                 in. `pearlgate user restore {user}` takes it back until then."
+            ))
+        }
+        User::Restore { .. } => {
+            accounts::restore(app, user).await.map_err(words)?.map_err(|denied| nothing(&denied))?;
+            Ok(format!("{user} is not deleted."))
+        }
         User::Unlock { .. } => Ok(if lockout::unlock(app, user).await.map_err(words)? {
             format!("{user} is unlocked: wrong passwords of before count no more.")
         } else {
             format!("{user} was not locked. Nothing was changed.")
         }),
-        User::ResetFactors { cancel: true, .. } => Ok(if mfa::cancel_reset(app, user).await.map_err(words)? {
-            format!("The second factors of {user} stay.")
-        } else {
-            format!("Nobody was to take the second factors of {user} away. Nothing was changed.")
-        }),
-        User::ResetFactors { .. } if app.settings.public_url.is_empty() => Ok(
-            "Nothing was changed: the mail to the owner needs the server's address. Set server.public_url as for the server, in \
-             its file or as PEARLGATE__SERVER__PUBLIC_URL (in --dev: the address that it shows when it starts)."
-                .to_owned(),
-        ),
+        User::ResetFactors { cancel: true, .. } => {
+            Ok(if mfa::cancel_reset(app, user).await.map_err(words)? {
+                format!("The second factors of {user} stay.")
+            } else {
+                format!("Nobody was to take the second factors of {user} away. Nothing was changed.")
+            })
+        }
         User::ResetFactors { .. } => Ok(if mfa::announce_reset(app, user).await.map_err(words)? {
             let due = app.clock.now() + app.settings.mfa.reset_after;
             format!(
@@ -74,6 +101,11 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> Result<String, Str
             Ok(format!("Every session of {user} has ended. They may sign in again."))
         }
     }
+}
+
+/// Why a command did nothing.
+fn nothing(denied: &Denied) -> String {
+    format!("Nothing was changed: {}", denied.words())
 }
 
 /// Opens what a command works on, brings it up to date, and says what came of the command.

@@ -15,7 +15,8 @@ use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::errors;
 use crate::mailed::{self, Asked, EMAIL_CHANGE, Proofs, Shown, code_digest, in_words};
-use crate::sessions::{self, Current};
+use crate::registration::{self, Way};
+use crate::sessions::{self, Current, Own};
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
 const NOTICE: Duration = Duration::from_secs(72 * 3600);
@@ -23,7 +24,8 @@ const NOTICE: Duration = Duration::from_secs(72 * 3600);
 /// Asks for another address: a mail to it says how to prove it.
 ///
 /// # Errors
-/// 401 for a session that ended, 403 for one that is not fresh, 422 for the address the account has, 503.
+/// 401 for a session that ended, 403 for one that is not fresh, 422 for the address the account has and for one that accounts
+/// here do not have, 503.
 pub(super) async fn ask(
     app: &App,
     current: &Current,
@@ -35,6 +37,7 @@ pub(super) async fn ask(
         let message = "this is your address already";
         return Err(Problem::invalid(vec![FieldError::new("email", "invalid", message)]));
     }
+    registration::admits(&app.settings.people, &to, Way::Asked)?;
     let (inner, user, session) = (app.clone(), current.row.user_id, current.row.session_id);
     let opened = app.db.write(move |tx| {
         // Whoever asks sees what became of it, and must not see by it what others had sent to that mailbox: only the mail
@@ -74,7 +77,7 @@ pub(super) async fn ask(
         if may {
             inner.postman.send(tx, &Mail { kind: kind.into(), to: address, values }, now, lifetime)?;
         }
-        inner.audit_own(tx, user, "email_change_requested", from, json!({}))?;
+        inner.audit_own(tx, (user, Some(session)), "email_change_requested", from, json!({}))?;
         Ok(true)
     });
     if opened.await.map_err(|e| e.to_problem())? {
@@ -90,16 +93,17 @@ pub(super) async fn ask(
 pub(super) async fn confirm(
     app: &App,
     shown: Shown,
-    whose: Option<Id<UserRow>>,
+    whose: Option<Own>,
     from: ClientAddress,
 ) -> Result<(), Refusal> {
     let inner = app.clone();
     let done = app.db.write(move |tx| {
         let now = inner.clock.now();
         let found = mailed::find(tx, &inner, &EMAIL_CHANGE, &shown)?;
-        let Some((user, digest)) = found.filter(|(user, _)| whose.is_none_or(|whose| whose == *user)) else {
-            if let Some(user) = whose {
-                inner.audit_own(tx, user, "email_change_failed", from, json!({}))?;
+        let Some((user, digest)) = found.filter(|(user, _)| whose.is_none_or(|whose| whose.user == *user))
+        else {
+            if let Some(own) = whose {
+                inner.audit_own(tx, own, "email_change_failed", from, json!({}))?;
             }
             return Ok(Err(Refusal::Invalid));
         };
@@ -111,8 +115,8 @@ pub(super) async fn confirm(
         }
         let Some(old) = swap(tx, user, &new)? else { return Ok(Err(Refusal::Taken)) };
         let undo_lifetime = inner.settings.email_change_undo;
-        let whose = (old.address.as_str(), old.address_key.as_str());
-        let undo = mailed::not_me_link(tx, &inner, user, whose, ("/email-change", undo_lifetime), now)?;
+        let address = (old.address.as_str(), old.address_key.as_str());
+        let undo = mailed::not_me_link(tx, &inner, user, address, ("/email-change", undo_lifetime), now)?;
         tx.execute(&store::PROVEN, params![user, now])?;
         mailed::kill_all(tx, user)?;
         mailed::forget_failures(tx, user)?;
@@ -122,7 +126,7 @@ pub(super) async fn confirm(
         });
         let notice = Mail { kind: "email_changed".into(), to: old.address, values };
         inner.postman.send_first(tx, &notice, now, NOTICE)?;
-        inner.audit_own(tx, user, "email_changed", from, json!({}))?;
+        inner.audit_own(tx, whose.unwrap_or(user.into()), "email_changed", from, json!({}))?;
         Ok(Ok(()))
     });
     done.await?

@@ -93,6 +93,6 @@ pub async fn confirm_email(
             return Err(Problem::invalid(vec![FieldError::new("token", "required", message)]));
         }
     };
-    flow::confirm(&app, shown, Some(user), from).await?;
+    flow::confirm(&app, shown, Some((&current).into()), from).await?;
     Ok(JsonAnswer(EmailChanged { status: "email_changed" }))
 }

@@ -24,7 +24,7 @@ use super::tokens::Flaw;
 use super::who::{Came, Who, open, seal};
 use crate::accounts::{DisplayName, EmailAddress, Locale};
 use crate::app::App;
-use crate::registration::{self, Newcomer, VerificationRow};
+use crate::registration::{self, Newcomer, VerificationRow, Way};
 use crate::sessions::Visit;
 use crate::sessions::http::Transport;
 
@@ -427,6 +427,10 @@ pub(super) async fn complete(
             let Some(email) = completion.email.clone() else {
                 return Ok(Err(missing("email", "give an address that the person reads")));
             };
+            // Whoever has that address: nobody learns it here.
+            if let Err(why) = registration::admits(&inner.settings.people, &email, Way::ByThemselves) {
+                return Ok(Err(Refusal::Problem(why.into())));
+            }
             // The row stays as long as it lives: an address is mistyped easily, and each has its own mail to prove it.
             let newcomer = Newcomer {
                 email,

@@ -17,7 +17,7 @@ use crate::accounts::UserRow;
 use crate::app::App;
 use crate::mailed;
 use crate::mfa;
-use crate::sessions::Current;
+use crate::sessions::{Current, Own};
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
 const NOTICE: Duration = Duration::from_secs(72 * 3600);
@@ -39,18 +39,18 @@ pub(super) enum Linked {
 pub(super) fn link(
     tx: &mut Tx<'_>,
     app: &App,
-    user: Id<UserRow>,
+    own: Own,
     connection: &Connection,
     subject: &str,
     from: ClientAddress,
 ) -> db::Result<Linked> {
-    let (provider, now) = (&connection.provider.id, app.clock.now());
+    let (user, provider, now) = (own.user, &connection.provider.id, app.clock.now());
     if tx.opt::<(Timestamp,)>(&store::LINK, params![provider, subject, user, now])?.is_none() {
         let whose: Option<(Id<UserRow>,)> = tx.opt(&store::WHOSE, params![provider, subject])?;
         let theirs = whose.is_some_and(|(whose,)| whose == user);
         return Ok(if theirs { Linked::Before } else { Linked::Taken });
     }
-    app.audit_own(tx, user, "identity_linked", from, json!({ "provider": provider }))?;
+    app.audit_own(tx, own, "identity_linked", from, json!({ "provider": provider }))?;
     Ok(Linked::Now(now))
 }
 
@@ -140,7 +140,8 @@ pub(super) async fn link_arrived(
         if tx.opt::<(Timestamp,)>(&store::LIVES, lives)?.is_none() {
             return Ok(Some("session_ended"));
         }
-        link_and_tell(tx, &inner, user, &connection, &subject, from)
+        let own = (user, Some(linking.session)).into();
+        link_and_tell(tx, &inner, own, &connection, &subject, from)
     });
     Ok(done.await?)
 }
@@ -148,15 +149,16 @@ pub(super) async fn link_arrived(
 fn link_and_tell(
     tx: &mut Tx<'_>,
     app: &App,
-    user: Id<UserRow>,
+    own: Own,
     connection: &Connection,
     subject: &str,
     from: ClientAddress,
 ) -> db::Result<Option<&'static str>> {
+    let user = own.user;
     if !connection.is_as_before(tx)? {
         return Ok(Some("conflict"));
     }
-    match link(tx, app, user, connection, subject, from)? {
+    match link(tx, app, own, connection, subject, from)? {
         Linked::Taken => return Ok(Some("conflict")),
         Linked::Before => {}
         Linked::Now(at) => {
@@ -180,12 +182,12 @@ pub(super) async fn link_by_token(
 ) -> Result<(), Refusal> {
     current.must_be_fresh(app)?;
     let (connection, said) = flow::read(app, provider, &token, &nonce, from).await?;
-    let (inner, user) = (app.clone(), current.row.user_id);
-    mfa::change_in(app, current, from, move |tx, _| {
+    let inner = app.clone();
+    mfa::change_in(app, current, from, move |tx, current| {
         if !flow::is_first(tx, &inner, &connection, (&said, &nonce))? {
             return Ok(Err(Refusal::Unproven(connection.provider.name.clone())));
         }
-        let in_the_way = link_and_tell(tx, &inner, user, &connection, &said.subject, from)?;
+        let in_the_way = link_and_tell(tx, &inner, current.into(), &connection, &said.subject, from)?;
         Ok(in_the_way.map_or(Ok(()), |_| Err(Refusal::Taken)))
     })
     .await
@@ -202,7 +204,7 @@ pub(super) async fn unlink(
     from: ClientAddress,
 ) -> Result<(), Refusal> {
     let (inner, user, id) = (app.clone(), current.row.user_id, provider.to_owned());
-    mfa::change_in(app, current, from, move |tx, _| {
+    mfa::change_in(app, current, from, move |tx, current| {
         let rows: Vec<Identity> = tx.all(&store::LIST, params![user])?;
         if !rows.iter().any(|row| row.provider == id) {
             return Ok(Err(Refusal::Problem(Problem::not_found())));
@@ -215,7 +217,7 @@ pub(super) async fn unlink(
         tx.all::<(String,)>(&store::UNLINK, params![user, id])?;
         // What it began is over, too.
         mailed::kill_halves(tx, user)?;
-        inner.audit_own(tx, user, "identity_unlinked", from, json!({ "provider": id }))?;
+        inner.audit_own(tx, current, "identity_unlinked", from, json!({ "provider": id }))?;
         let name = inner.providers.all(tx)?.into_iter().find(|one| one.provider.id == id);
         let name = name.map_or_else(|| id.clone(), |one| one.provider.name.clone());
         if let Some((to, _)) = tx.opt::<(String, String)>(&store::ADDRESS, params![user])? {

@@ -14,7 +14,7 @@ use crate::accounts::{EmailAddress, UserRow};
 use crate::app::App;
 use crate::mailed;
 use crate::mfa::{self, Entered};
-use crate::registration::{self, Claimed};
+use crate::registration::{self, Claimed, NotAdmitted, Way};
 use crate::sessions::http::Transport;
 use crate::sessions::{Beginning, Proof, Visit};
 
@@ -80,7 +80,8 @@ impl Who<'_> {
         let entered = mfa::enter(tx, self.app, &beginning, transport)?;
         let kind = entered.as_ref().map_or("sign_in_refused", Entered::event);
         let details = json!({ "by": "oauth", "provider": self.connection.provider.id });
-        self.app.audit_own(tx, user, kind, visit.from, details)?;
+        let own = entered.as_ref().map_or(user.into(), |entered| entered.own(user));
+        self.app.audit_own(tx, own, kind, visit.from, details)?;
         Ok(entered.map(|entered| Came::In(Box::new(entered))).map_err(Refusal::Barred))
     }
 
@@ -100,10 +101,17 @@ impl Who<'_> {
         let address = self.proven_address();
         let name = self.said.display_name();
         let (Some(address), Some(name)) = (&address, &name) else {
-            // Nobody is looked for by what proves nothing.
+            // Nobody is looked for by what proves nothing, and nothing is asked of whoever could not come by it.
+            if address.is_none() && !self.app.settings.people.open {
+                return Ok(Err(Refusal::Problem(NotAdmitted::Closed.into())));
+            }
             return Ok(Ok(Err(self.incomplete(tx, address.is_none(), name.is_none())?)));
         };
-        let claimed = registration::claim(tx, self.app, (address, name, &self.said.locale()), from)?;
+        let profile = (address, name, &self.said.locale());
+        let claimed = match registration::claim(tx, self.app, profile, Way::ByThemselves, from)? {
+            Ok(claimed) => claimed,
+            Err(why) => return Ok(Err(Refusal::Problem(why.into()))),
+        };
         if let Some(user) = self.known(tx)? {
             // Signed in as theirs a moment ago: whoever comes twice at once is one person.
             return match claimed {
@@ -111,7 +119,9 @@ impl Who<'_> {
                 Claimed::Theirs(_) => Err(same_moment()),
             };
         }
-        let mut link = |user| own::link(tx, self.app, user, self.connection, &self.said.subject, from);
+        let mut link = |user: Id<UserRow>| {
+            own::link(tx, self.app, user.into(), self.connection, &self.said.subject, from)
+        };
         match claimed {
             Claimed::Theirs(user) => match link(user)? {
                 Linked::Now(_) | Linked::Before => Ok(Ok(Ok(user))),
@@ -154,7 +164,7 @@ impl Who<'_> {
             return Ok(Err(Refusal::NotVerified));
         }
         registration::first_proof(tx, self.app, user, from)?;
-        own::link(tx, self.app, user, self.connection, &self.said.subject, from)?;
+        own::link(tx, self.app, user.into(), self.connection, &self.said.subject, from)?;
         Ok(Ok(Ok(user)))
     }
 

@@ -163,7 +163,8 @@ pub(super) async fn consume(
         let with = Beginning { user, password_hash: None, proof: Proof::MAILBOX, visit: visit.clone() };
         let entered = mfa::enter(tx, &inner, &with, transport)?;
         let kind = entered.as_ref().map_or("sign_in_refused", Entered::event);
-        inner.audit_own(tx, user, kind, from, json!({ "by": "magic_link" }))?;
+        let own = entered.as_ref().map_or(user.into(), |entered| entered.own(user));
+        inner.audit_own(tx, own, kind, from, json!({ "by": "magic_link" }))?;
         Ok(entered.map_err(Refusal::Barred))
     });
     begun.await?

@@ -136,6 +136,14 @@ pub fn lock_person(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<bool> {
     Ok(tx.opt::<(Id<UserRow>,)>(&store::LOCK_PERSON, params![user])?.is_some())
 }
 
+/// Where somebody can be told of something: the address that they have proven.
+///
+/// # Errors
+/// As every statement.
+pub fn proven_address(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Option<String>> {
+    Ok(tx.opt::<(String,)>(&store::PROVEN_ADDRESS, params![user])?.map(|(address,)| address))
+}
+
 /// Everything that was mailed to this person, or on their behalf, is worth nothing any more.
 ///
 /// # Errors

@@ -71,6 +71,8 @@ pub enum Asked {
     Unlock,
     /// The code of a second step.
     SecondStep,
+    /// An invitation: an operator asks for it, and strangers cannot use up their share of it.
+    Invitation,
     /// What carries no way in: that an address has an account, or that somebody wants to move to it.
     Notice,
 }
@@ -83,6 +85,7 @@ impl Asked {
             Self::MagicLink => "magic_link",
             Self::Unlock => "unlock",
             Self::SecondStep => "second_step",
+            Self::Invitation => "invitation",
             Self::Notice => "notice",
         }
     }

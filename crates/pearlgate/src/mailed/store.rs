@@ -8,6 +8,9 @@ statements! {
     /// Locks a person for a change of what they sign in with. Beginning a session locks the same row less strictly,
     /// so that no session begins from what is being replaced.
     LOCK_PERSON = "SELECT id FROM users WHERE id = $1 /*pg FOR UPDATE */";
+    /// Where somebody can be told of something: at an address that they have proven.
+    PROVEN_ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id
+        WHERE e.user_id = $1";
     SPEND_ACCOUNT_GUESS = "INSERT INTO code_failures (user_id, in_a_row, today, today_ends_at)
         SELECT u.id, 1, 1, $3 FROM users u WHERE u.id = $1
         ON CONFLICT (user_id) DO UPDATE SET in_a_row = code_failures.in_a_row + 1,

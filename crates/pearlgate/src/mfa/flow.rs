@@ -130,10 +130,10 @@ pub(super) async fn complete(
             }
         };
         let details = json!({ "by": half.amr, "factor": shown.name() });
-        inner.audit_own(tx, user, entered.event(), from, details)?;
+        inner.audit_own(tx, entered.own(user), entered.event(), from, details)?;
         if let (Entered::In(started), Some(lifetime), true) = (&entered, trusted, wish.trust) {
             sessions::trust(tx, started, inner.clock.now() + lifetime)?;
-            inner.audit_own(tx, user, "device_trusted", from, json!({}))?;
+            inner.audit_own(tx, entered.own(user), "device_trusted", from, json!({}))?;
         }
         Ok(Ok((entered, transport)))
     });
@@ -249,7 +249,7 @@ pub(super) async fn confirm_enrolment(
             return Ok(Err(barred.into()));
         }
         let from = wish.visit.from;
-        let codes = match own::confirm_totp(tx, &inner, half.user, &code, from)? {
+        let codes = match own::confirm_totp(tx, &inner, half.user.into(), &code, from)? {
             Ok(codes) => codes,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -257,7 +257,8 @@ pub(super) async fn confirm_enrolment(
         match gate::enter(tx, &inner, &with, transport)? {
             Ok(Entered::In(started)) => {
                 let details = json!({ "by": half.amr, "factor": Factor::Totp.as_str() });
-                inner.audit_own(tx, half.user, "sign_in", from, details)?;
+                let own = (half.user, Some(started.session()));
+                inner.audit_own(tx, own, "sign_in", from, details)?;
                 Ok(Ok((started, transport, codes)))
             }
             // Not after a factor was shown, and with the person locked.

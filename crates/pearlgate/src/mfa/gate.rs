@@ -19,7 +19,7 @@ use crate::accounts::UserRow;
 use crate::app::App;
 use crate::mailed::{self, NOBODY};
 use crate::sessions::http::{LetIn, Transport};
-use crate::sessions::{self, Barred, Beginning, Begun, DeviceRow, Shown, Started, Visit, let_in};
+use crate::sessions::{self, Barred, Beginning, Begun, DeviceRow, Own, Shown, Started, Visit, let_in};
 
 /// A factor has to be shown.
 pub(super) const FACTOR: &str = "factor";
@@ -47,6 +47,15 @@ impl Entered {
             Self::In(_) => "sign_in",
             Self::Half(_) => "factor_asked",
         }
+    }
+
+    /// Whose it is, in the session that began.
+    pub fn own(&self, user: Id<UserRow>) -> Own {
+        let session = match self {
+            Self::In(started) => Some(started.session()),
+            Self::Half(_) => None,
+        };
+        Own { user, session }
     }
 
     /// Whether a session began on a device that had signed in before.

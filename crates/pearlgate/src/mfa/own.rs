@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::errors;
 use crate::limits::{self, FACTOR_CHANGES};
 use crate::mailed;
-use crate::sessions::{self, Current, Proof};
+use crate::sessions::{self, Current, Own, Proof};
 use crate::webhooks;
 
 /// How long an app may be set up after it was begun.
@@ -79,11 +79,11 @@ pub(super) fn begin_totp(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::R
 pub(super) fn confirm_totp(
     tx: &mut Tx<'_>,
     app: &App,
-    user: Id<UserRow>,
+    own: Own,
     code: &Secret,
     from: ClientAddress,
 ) -> db::Result<Result<Vec<Secret>, Refusal>> {
-    let now = app.clock.now();
+    let (user, now) = (own.user, app.clock.now());
     let Some((sealed,)) = tx.opt::<(Vec<u8>,)>(&store::ENROLMENT, params![user, now])? else {
         return Ok(Err(Refusal::Conflict(
             "No app is being set up, or it took longer than ten minutes: begin again.",
@@ -105,7 +105,7 @@ pub(super) fn confirm_totp(
         true => ("factor_added", "totp_added"),
         false => ("factor_replaced", "totp_replaced"),
     };
-    app.audit_own(tx, user, kind, from, json!({ "factor": Factor::Totp.as_str() }))?;
+    app.audit_own(tx, own, kind, from, json!({ "factor": Factor::Totp.as_str() }))?;
     changed(tx, app, user, (what, now))?;
     Ok(Ok(codes))
 }
@@ -130,14 +130,15 @@ fn replaces_what_was_weaker(
 pub fn passkey_added(
     tx: &mut Tx<'_>,
     app: &App,
-    user: Id<UserRow>,
+    own: Own,
     (from, now): (ClientAddress, Timestamp),
 ) -> db::Result<Vec<Secret>> {
+    let user = own.user;
     tx.opt::<(Timestamp,)>(&store::DROP_EMAIL_FACTOR, params![user])?;
     reset::cancel_in(tx, app, user, from)?;
     let codes =
         if has(tx, user)?.recovery_codes == 0 { new_recovery_codes(tx, app, user)? } else { Vec::new() };
-    app.audit_own(tx, user, "factor_added", from, json!({ "factor": Factor::Passkey.as_str() }))?;
+    app.audit_own(tx, own, "factor_added", from, json!({ "factor": Factor::Passkey.as_str() }))?;
     changed(tx, app, user, ("passkey_added", now))?;
     Ok(codes)
 }
@@ -157,8 +158,9 @@ pub fn may_lose_passkeys(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::R
 ///
 /// # Errors
 /// As every statement.
-pub fn passkey_removed(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, from: ClientAddress) -> db::Result<()> {
-    app.audit_own(tx, user, "factor_removed", from, json!({ "factor": Factor::Passkey.as_str() }))?;
+pub fn passkey_removed(tx: &mut Tx<'_>, app: &App, own: Own, from: ClientAddress) -> db::Result<()> {
+    let user = own.user;
+    app.audit_own(tx, own, "factor_removed", from, json!({ "factor": Factor::Passkey.as_str() }))?;
     changed(tx, app, user, ("passkey_removed", app.clock.now()))?;
     without_factor(tx, app, user, from)
 }
@@ -254,7 +256,7 @@ fn apply(
     let has = has(tx, user)?;
     match change {
         Change::Confirm(code) => {
-            let codes = confirm_totp(tx, app, user, code, from)?;
+            let codes = confirm_totp(tx, app, current.into(), code, from)?;
             if codes.is_ok() {
                 sessions::factor_shown(tx, app, current, Proof::FACTOR)?;
             }
@@ -270,7 +272,7 @@ fn apply(
             }
             tx.opt::<(Timestamp,)>(&store::REMOVE, params![user])?;
             tx.execute(&store::FORGIVE, params![user, Factor::Totp.counter()])?;
-            app.audit_own(tx, user, "factor_removed", from, json!({ "factor": Factor::Totp.as_str() }))?;
+            app.audit_own(tx, current, "factor_removed", from, json!({ "factor": Factor::Totp.as_str() }))?;
             self::changed(tx, app, user, ("totp_removed", app.clock.now()))?;
             without_factor(tx, app, user, from)?;
         }
@@ -281,7 +283,7 @@ fn apply(
                 return Ok(Err(Refusal::Conflict(detail)));
             }
             let codes = new_recovery_codes(tx, app, user)?;
-            app.audit_own(tx, user, "recovery_codes_made", from, json!({}))?;
+            app.audit_own(tx, current, "recovery_codes_made", from, json!({}))?;
             self::changed(tx, app, user, ("recovery_codes", app.clock.now()))?;
             return Ok(Ok(codes));
         }
@@ -295,7 +297,7 @@ fn apply(
             }
             if !has.email_code {
                 tx.execute(&store::CHOOSE_EMAIL_CODE, params![user, app.clock.now()])?;
-                app.audit_own(tx, user, "email_code_on", from, json!({}))?;
+                app.audit_own(tx, current, "email_code_on", from, json!({}))?;
                 self::changed(tx, app, user, ("email_code_added", app.clock.now()))?;
             }
         }
@@ -304,7 +306,7 @@ fn apply(
                 return Ok(Err(Refusal::NotFound));
             }
             tx.execute(&store::FORGIVE, params![user, Factor::EmailCode.counter()])?;
-            app.audit_own(tx, user, "email_code_off", from, json!({}))?;
+            app.audit_own(tx, current, "email_code_off", from, json!({}))?;
             self::changed(tx, app, user, ("email_code_removed", app.clock.now()))?;
         }
     }

@@ -177,7 +177,9 @@ async fn grace_over(app: App, user: Id<UserRow>) -> Result<(), JobError> {
     let inner = app.clone();
     app.db
         .write(move |tx| {
-            mailed::lock_person(tx, user)?;
+            if !mailed::lock_person(tx, user)? {
+                return Ok(());
+            }
             if has(tx, user)?.factor() || !is_required(tx, &inner, user)? {
                 return Ok(());
             }

@@ -117,7 +117,8 @@ pub(super) async fn finish(
         mfa::factor_shown(tx, &inner, user, from)?;
         let entered = mfa::enter(tx, &inner, &with, transport)?;
         let kind = entered.as_ref().map_or("sign_in_refused", Entered::event);
-        inner.audit_own(tx, user, kind, from, json!({ "by": "passkey", "passkey": kept.id }))?;
+        let own = entered.as_ref().map_or(user.into(), |entered| entered.own(user));
+        inner.audit_own(tx, own, kind, from, json!({ "by": "passkey", "passkey": kept.id }))?;
         Ok(entered.map_err(Refusal::Barred))
     });
     done.await?
@@ -291,7 +292,7 @@ pub(super) async fn keep(
         if !add(tx, user, (id, &name), &key, now)? {
             return Ok(Err(Refusal::Taken));
         }
-        let codes = mfa::passkey_added(tx, &inner, user, (from, now))?;
+        let codes = mfa::passkey_added(tx, &inner, current.into(), (from, now))?;
         let shown = Proof::passkey(key.backup_eligible, key.user_verified);
         sessions::factor_shown(tx, &inner, current, shown)?;
         let rows: Vec<Listed> = tx.all(&store::LIST, params![user])?;
@@ -355,7 +356,7 @@ pub(super) async fn remove(
     from: ClientAddress,
 ) -> Result<(), Refusal> {
     let (inner, user) = (app.clone(), current.row.user_id);
-    mfa::change_in(app, current, from, move |tx, _| {
+    mfa::change_in(app, current, from, move |tx, current| {
         let rows: Vec<Listed> = tx.all(&store::LIST, params![user])?;
         if !rows.iter().any(|row| row.id == id) {
             return Ok(Err(Refusal::NotFound));
@@ -371,7 +372,7 @@ pub(super) async fn remove(
             }
         }
         tx.opt::<(Id<PasskeyRow>,)>(&store::REMOVE, params![id, user])?;
-        mfa::passkey_removed(tx, &inner, user, from)?;
+        mfa::passkey_removed(tx, &inner, current.into(), from)?;
         Ok(Ok(()))
     })
     .await

@@ -230,7 +230,7 @@ pub(super) async fn change(
         let noted = app.db.write(move |tx| {
             inner.audit_own(
                 tx,
-                user,
+                (user, Some(session)),
                 "password_change_refused",
                 from,
                 json!({ "reason": "invalid_credentials" }),
@@ -264,7 +264,7 @@ pub(super) async fn change(
         mailed::kill_all(tx, user)?;
         sessions::end_others(tx, &inner, user, session, EndReason::PasswordChanged, from)?;
         tell_changed(tx, &inner, user)?;
-        inner.audit_own(tx, user, "password_changed", from, json!({}))?;
+        inner.audit_own(tx, (user, Some(session)), "password_changed", from, json!({}))?;
         Ok(Changed::Done)
     });
     match replaced.await.map_err(fault)? {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::model::Refusal;
 use super::store::{self, NotMe};
 use crate::access;
-use crate::accounts::{EmailAddress, UserRow};
+use crate::accounts::{self, EmailAddress, UserRow};
 use crate::app::App;
 use crate::email_change;
 use crate::federation;
@@ -293,6 +293,8 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
         federation::disavow(tx, &inner, user, (row.created_at, from))?;
         access::end_keys(tx, &inner, user, (row.created_at, from))?;
         let back = email_change::give_back(tx, user, &row.address, &row.address_key)?;
+        // Nor was it their wish that the account be deleted.
+        accounts::keep_in(tx, &inner, user, (row.created_at, from))?;
         mailed::kill_all(tx, user)?;
         sessions::end_all(tx, &inner, user, EndReason::RevokedByUser, from)?;
         passwords::demand_change(tx, user, None, "not_me", now)?;

@@ -183,9 +183,12 @@ fn consume(
         }
         Shown::LinkAndPassword(token, _) => {
             lock(tx, &store::BY_LINK, params![token.digest()])?;
+            let operators: Option<(Id<UserRow>,)> = tx.opt(&store::IS_MADE, params![token.digest()])?;
             let user: Option<(Id<UserRow>,)> =
                 tx.opt(&store::CONSUME_LINK_ALONE, params![token.digest(), now])?;
-            if let Some((user_id,)) = user {
+            if let Some((user_id,)) = user
+                && operators.is_none()
+            {
                 // Whoever registered may have been somebody else: nothing of theirs stays.
                 forget_profile(tx, user_id)?;
             }

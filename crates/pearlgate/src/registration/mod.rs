@@ -9,16 +9,21 @@
 //! * The request hashes and leaves a job (`register`), which stores: its time tells nothing about the address.
 //! * An identity of a provider that did not prove an address waits in the place of a password, and is linked by the same
 //!   proof.
+//! * Who may come at all is asked in one place (`policy`), by every way to an account.
 //! * Five wrong guesses kill a code, its link lives on; wrong codes also count over all of an account's mails.
 
 mod flow;
 pub mod http;
 mod model;
 pub mod pages;
+mod policy;
 mod register;
 mod store;
 
 pub use flow::{ResendVerification, first_proof, forget_profile, handle, sweep};
 pub use model::{Refusal, VerificationRow};
-pub use register::{Claimed, Founder, Newcomer, begin_by_identity, claim, found};
+pub use policy::{NotAdmitted, Way, admits};
+pub use register::{
+    Claimed, Founder, NewPerson, Newcomer, Unmade, begin_by_identity, claim, found, make, may_make,
+};
 pub use store::STATEMENTS;

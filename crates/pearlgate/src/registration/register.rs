@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::flow::{code, first_proof, locked_holder, mail_proofs};
 use super::model::{PREFIX, Refusal, VerificationRow};
+use super::policy::{NotAdmitted, Way, admits};
 use super::store::{self, Holder};
 use crate::access::{self, By};
 use crate::accounts::{self, DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
@@ -26,6 +27,7 @@ use crate::mailed::{self, Asked, Proofs};
 use crate::mfa;
 use crate::passwords::{self, Password};
 use crate::sessions::{self, EndReason};
+use crate::webhooks;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -42,7 +44,7 @@ pub(super) struct Form {
 /// Registers. The answer is the same whether or not the address has an account; the mail tells.
 ///
 /// # Errors
-/// [`Refusal`]: overload, or the database.
+/// [`Refusal`]: nobody registers by themselves, overload, or the database.
 pub(super) async fn register(
     app: &App,
     form: Form,
@@ -52,6 +54,9 @@ pub(super) async fn register(
     if let Some(first) = key.replay(&app.db, app.clock.now()).await? {
         return first.body.parse().map_err(|_| Refusal::Problem(Problem::internal()));
     }
+    // Before anything is hashed, and whoever has the address.
+    admits(&app.settings.people, &form.email, Way::ByThemselves)
+        .map_err(|why| Refusal::Problem(why.into()))?;
     let about = passwords::about_newcomer(app, form.email.as_str(), &form.display_name.0);
     let chosen = passwords::examine(app, "password", form.password.clone(), &about).await?;
     let password_hash = app.hashes.hash(&chosen.password).await?;
@@ -132,11 +137,33 @@ pub enum Claimed {
     Proven(Id<UserRow>),
 }
 
-/// Makes an address the account of whoever has proven it, unless it is one already.
+/// Makes an address the account of whoever has proven it, unless it is one already, and if they may come in this way:
+/// whoever is here may, whatever the policy is by now.
 ///
 /// # Errors
 /// As every statement.
 pub fn claim(
+    tx: &mut Tx<'_>,
+    app: &App,
+    profile: (&EmailAddress, &DisplayName, &Locale),
+    how: Way,
+    from: ClientAddress,
+) -> db::Result<Result<Claimed, NotAdmitted>> {
+    let (email, ..) = profile;
+    if let Err(why) = admits(&app.settings.people, email, how) {
+        // Nobody new: only somebody who has proven the address before.
+        let holder = locked_holder(tx, email.key())?.map(|holder| holder.user_id);
+        let proven = match holder {
+            Some(user) => tx.opt::<(i64,)>(&store::IS_VERIFIED, params![user])?.is_some(),
+            None => false,
+        };
+        return Ok(holder.filter(|_| proven).map(Claimed::Proven).ok_or(why));
+    }
+    take(tx, app, profile, from).map(Ok)
+}
+
+/// The same, whatever the policy is.
+fn take(
     tx: &mut Tx<'_>,
     app: &App,
     (email, display_name, locale): (&EmailAddress, &DisplayName, &Locale),
@@ -175,7 +202,8 @@ pub struct Founder {
 /// As every statement.
 pub fn found(tx: &mut Tx<'_>, app: &App, founder: &Founder, from: ClientAddress) -> db::Result<Id<UserRow>> {
     let none = Locale(String::new());
-    let user = match claim(tx, app, (&founder.email, &founder.display_name, &none), from)? {
+    // The policy was asked when their form was looked at.
+    let user = match take(tx, app, (&founder.email, &founder.display_name, &none), from)? {
         Claimed::Theirs(user) => user,
         Claimed::Proven(user) => {
             // Whoever else may have a way into it does not become the owner.
@@ -184,7 +212,9 @@ pub fn found(tx: &mut Tx<'_>, app: &App, founder: &Founder, from: ClientAddress)
             }
             mfa::forget_planted(tx, user)?;
             access::end_keys(tx, app, user, (Timestamp::from_micros(0), from))?;
-            accounts::unsuspend_in(tx, app, &By::console(), user)?;
+            // It is kept, and they are let in, whether or not it was to be deleted or they were shut out.
+            let _ = accounts::restore_in(tx, app, &By::console(), user)?;
+            let _ = accounts::unsuspend_in(tx, app, &By::console(), user)?;
             mailed::kill_all(tx, user)?;
             sessions::end_all(tx, app, user, EndReason::PasswordChanged, from)?;
             user
@@ -192,6 +222,84 @@ pub fn found(tx: &mut Tx<'_>, app: &App, founder: &Founder, from: ClientAddress)
     };
     passwords::set(tx, user, &founder.password_hash, app.clock.now())?;
     Ok(user)
+}
+
+/// Somebody whom an operator makes.
+#[derive(Debug, Clone)]
+pub struct NewPerson {
+    /// Who they will be.
+    pub id: Id<UserRow>,
+    /// Their address.
+    pub email: EmailAddress,
+    /// What they are called.
+    pub display_name: DisplayName,
+    /// Their language.
+    pub locale: Locale,
+    /// What the application keeps.
+    pub metadata: Metadata,
+    /// Whether the operator says that the address is theirs; otherwise a mail asks them.
+    pub proven: bool,
+    /// The hash of a password and whether the breach service was asked about it: of a proven address alone.
+    pub password: Option<(String, bool)>,
+}
+
+/// Why somebody is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmade {
+    /// Somebody has the address, proven or not.
+    Taken,
+    /// They would have to be mailed, and the mailbox has had as many mails as it may for now.
+    TooManyMails,
+}
+
+/// Whether somebody can be made; counts the mail that they get.
+///
+/// # Errors
+/// As every statement.
+pub fn may_make(tx: &mut Tx<'_>, app: &App, person: &NewPerson) -> db::Result<Result<(), Unmade>> {
+    let key = person.email.key();
+    if tx.opt::<Holder>(&store::HOLDER, params![key])?.is_some() {
+        return Ok(Err(Unmade::Taken));
+    }
+    // The mailbox is locked before the person, here as everywhere.
+    if !person.proven && !mailed::may_ask(tx, app, key, Asked::Verification)? {
+        return Ok(Err(Unmade::TooManyMails));
+    }
+    Ok(Ok(()))
+}
+
+/// Makes somebody in the name of an operator: ask [`may_make`] before, in the same transaction.
+///
+/// # Errors
+/// As every statement; and nothing is stored when somebody takes the address at this moment.
+pub fn make(tx: &mut Tx<'_>, app: &App, by: &By, person: &NewPerson) -> db::Result<()> {
+    let (user, now) = (person.id, app.clock.now());
+    let profile = Profile {
+        email: person.email.clone(),
+        display_name: person.display_name.clone(),
+        locale: person.locale.clone(),
+        metadata: person.metadata.clone(),
+    };
+    if !add(tx, app, user, &profile)? {
+        return Err(db::Error::Unavailable("an address was taken at the same moment".into()));
+    }
+    tx.execute(&store::BROUGHT, params![user, "operator", now])?;
+    app.audit_by(tx, &Stream::of(user), "user_made", by, json!({ "verified": person.proven }))?;
+    if !person.proven {
+        // Nobody is told the id: the link alone, whose page asks the owner for a password.
+        let (id, proofs) = (Id::new(&app.clock, &app.chance), Proofs::new(PREFIX, &app.chance));
+        let (link, code) = (proofs.token.digest(), code(app, id, &proofs.code));
+        let expires_at = now + app.settings.verification_lifetime;
+        tx.execute(&store::OPEN, params![user, id, link, code, "", expires_at])?;
+        return mail_proofs(tx, app, person.email.as_str(), &proofs);
+    }
+    tx.one::<(i64,)>(&store::VERIFIED, params![user, now])?;
+    lockout::forget(tx, app, user)?;
+    if let Some((hash, asked)) = &person.password {
+        passwords::set(tx, user, hash, now)?;
+        passwords::note_breach_check(tx, user, *asked, now)?;
+    }
+    webhooks::tell(tx, app, user, "user.created", &json!({}))
 }
 
 /// Stores a registration and sends its mail. The request writes the same for every address: whether it was taken is found
@@ -343,20 +451,26 @@ fn holder(tx: &mut Tx<'_>, app: &App, form: &Profile, before: Option<Holder>) ->
         return Ok((holder, verified));
     }
     let user_id = Id::<UserRow>::new(&app.clock, &app.chance);
-    let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
-    tx.execute(
-        &store::INSERT_USER,
-        params![user_id, name, locale, metadata, app.clock.now(), name_key(name)],
-    )?;
-    let ours: Option<(Id<UserRow>,)> =
-        tx.opt(&store::INSERT_EMAIL, params![user_id, form.email.as_str(), key])?;
-    if ours.is_some() {
-        lockout::adopt(tx, app, user_id, key)?;
-        access::give_defaults(tx, user_id, app.clock.now())?;
+    if add(tx, app, user_id, form)? {
         return Ok((Holder { user_id, address: form.email.as_str().to_owned() }, false));
     }
-    // Somebody registered the same address between our look and our insert.
-    tx.execute(&store::DELETE_USER, params![user_id])?;
     let before = locked_holder(tx, key)?;
     holder(tx, app, form, before)
+}
+
+/// Somebody new, with what everybody is given; false when somebody registered the same address between our look and our
+/// insert.
+fn add(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, form: &Profile) -> db::Result<bool> {
+    let (key, now) = (form.email.key(), app.clock.now());
+    let (name, locale, metadata) = (&form.display_name.0, &form.locale.0, &form.metadata.0);
+    tx.execute(&store::INSERT_USER, params![user, name, locale, metadata, now, name_key(name)])?;
+    let ours: Option<(Id<UserRow>,)> =
+        tx.opt(&store::INSERT_EMAIL, params![user, form.email.as_str(), key])?;
+    if ours.is_none() {
+        tx.execute(&store::DELETE_USER, params![user])?;
+        return Ok(false);
+    }
+    lockout::adopt(tx, app, user, key)?;
+    access::give_defaults(tx, user, now)?;
+    Ok(true)
 }

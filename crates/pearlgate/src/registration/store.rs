@@ -73,6 +73,12 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = users.id)
         AND NOT EXISTS (SELECT 1 FROM user_roles g JOIN roles r ON r.name = g.role
             WHERE g.user_id = users.id AND r.level > 0)";
+    /// An operator brought them here: they are not swept away.
+    BROUGHT = "INSERT INTO imported_users (user_id, source, imported_at) VALUES ($1, $2, $3)";
+    /// Whether a link is the one that an operator had mailed to somebody whom they made: nobody has registered since.
+    IS_MADE = "SELECT t.user_id FROM email_verification_tokens t JOIN imported_users i ON i.user_id = t.user_id
+        WHERE t.link_digest = $1 AND t.password_hash = '' AND i.source = 'operator'
+            AND NOT EXISTS (SELECT 1 FROM pending_identities p WHERE p.verification_id = t.verification_id)";
 }
 
 record! {

@@ -42,7 +42,16 @@ pub struct Claims {
     pub auth_time: i64,
     pub roles: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Actor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Vec<String>>,
+}
+
+/// Who acts as the person whom a token is about (RFC 8693 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The operator.
+    pub sub: Id<UserRow>,
 }
 
 /// Why a token is refused.
@@ -155,10 +164,10 @@ impl AccessTokens {
         self.lifetime
     }
 
-    /// A token for a session; none before the keys are loaded.
+    /// A token for a session, in which somebody may be somebody else; none before the keys are loaded.
     pub(super) fn sign(
         &self,
-        session: &SessionUser,
+        (session, act): (&SessionUser, Option<Actor>),
         permissions: Option<Vec<String>>,
         now: Timestamp,
         chance: &Entropy,
@@ -178,6 +187,7 @@ impl AccessTokens {
             aal: session.aal,
             auth_time: session.authenticated_at.seconds(),
             roles: session.roles(),
+            act,
             permissions,
         };
         let header =

@@ -10,6 +10,7 @@ use foundation::mail::Mail;
 use foundation::params;
 use serde_json::json;
 
+use super::access_tokens::Actor;
 use super::devices::{self, DeviceRow, named_device, plain};
 use super::http::{LetIn, SessionInfo, TokenSet, Transport};
 use super::model::{EndReason, Lifetimes, Proof, SessionRow, Shown, lifetimes};
@@ -18,10 +19,11 @@ use super::visit::Visit;
 use crate::access;
 use crate::accounts::UserRow;
 use crate::app::App;
+use crate::mailed;
 use crate::webhooks;
 
 /// A notice of something that really happened is worth sending for this long (`outages.md`).
-pub(super) const NOTICE: Duration = Duration::from_secs(72 * 3600);
+pub const NOTICE: Duration = Duration::from_secs(72 * 3600);
 /// How long the link in the mail about a new device works (`api.md`, lifetimes).
 pub(super) const NOT_ME: Duration = Duration::from_secs(24 * 3600);
 
@@ -65,6 +67,11 @@ impl Started {
     /// When the person last proved who they are, the level, and when a factor was last shown.
     pub(super) fn proven(&self) -> (Timestamp, i64, Timestamp) {
         (self.row.authenticated_at, self.row.aal, self.row.factor_at)
+    }
+
+    /// The session.
+    pub fn session(&self) -> Id<SessionRow> {
+        self.row.session_id
     }
 
     /// Whether the device had signed in to this account before.
@@ -250,7 +257,7 @@ fn tell_of_new_device(
     if tx.opt::<(Timestamp,)>(&store::IS_NEWS, params![user, device, now - JUST_NOW])?.is_none() {
         return Ok(());
     }
-    let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![user])? else { return Ok(()) };
+    let Some(to) = mailed::proven_address(tx, user)? else { return Ok(()) };
     let shown = plain(device_name);
     tx.execute(
         &store::NOTICE,
@@ -284,18 +291,22 @@ pub async fn let_in(
     Ok(answer)
 }
 
-pub(super) async fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
-    let now = app.clock.now();
-    let Started { row, refresh_token, refresh_expires_at, .. } = started;
+/// An access token for a session, in which somebody may be somebody else.
+pub(super) async fn signed(app: &App, row: &SessionUser, act: Option<Actor>) -> Result<Secret, Problem> {
     let permissions = if app.settings.permissions_in_tokens {
         Some(access::permissions_of(app, row.user_id).await.map_err(|e| e.to_problem())?)
     } else {
         None
     };
-    let access_token = app
-        .access_tokens
-        .sign(&row, permissions, now, &app.chance)
-        .ok_or_else(|| Problem::unavailable("The signing keys have not been loaded yet; try again."))?;
+    app.access_tokens
+        .sign((row, act), permissions, app.clock.now(), &app.chance)
+        .ok_or_else(|| Problem::unavailable("The signing keys have not been loaded yet; try again."))
+}
+
+pub(super) async fn token_set(app: &App, started: Started) -> Result<TokenSet, Problem> {
+    let now = app.clock.now();
+    let Started { row, refresh_token, refresh_expires_at, .. } = started;
+    let access_token = signed(app, &row, None).await?;
     let expires_at = refresh_expires_at.min(row.expires_at);
     Ok(TokenSet {
         status: "authenticated",
@@ -317,7 +328,7 @@ pub(super) async fn token_set(app: &App, started: Started) -> Result<TokenSet, P
 }
 
 /// The moment is read again while the answer is made; a fraction of a second does not make a day shorter.
-fn nearest_second(duration: Duration) -> u64 {
+pub(super) fn nearest_second(duration: Duration) -> u64 {
     (duration + Duration::from_millis(500)).as_secs()
 }
 
@@ -395,7 +406,9 @@ pub(super) fn remember(
     tx.after_commit(app.ended.clone());
     tell_ended(tx, app, ended.user_id, [ended.id], reason)?;
     let details = json!({ "session": ended.id, "reason": reason.as_str() });
-    if matches!(reason, EndReason::LoggedOut | EndReason::SessionLimit) {
+    // Whoever ends a session in which an operator is this person is the operator.
+    let own = ended.amr != Proof::IMPERSONATION.amr;
+    if own && matches!(reason, EndReason::LoggedOut | EndReason::SessionLimit) {
         return app.audit_own(tx, ended.user_id, "session_ended", from, details);
     }
     app.audit(tx, &Stream::of(ended.user_id), "session_ended", from, details)

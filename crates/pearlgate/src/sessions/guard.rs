@@ -26,6 +26,8 @@ pub struct Current {
     pub row: SessionUser,
     /// The last proof that the token knows of; none for the cookie, which is another one after each.
     proven_at: Option<i64>,
+    /// The operator who is this person in this session.
+    actor: Option<Id<UserRow>>,
 }
 
 impl Current {
@@ -56,7 +58,21 @@ impl Current {
 
     /// The same as the store has it by now.
     pub(super) fn with(&self, row: SessionUser) -> Self {
-        Self { row, proven_at: self.proven_at }
+        Self { row, proven_at: self.proven_at, actor: self.actor }
+    }
+
+    /// The operator who is this person in this session, if it is not theirs.
+    pub fn actor(&self) -> Option<Id<UserRow>> {
+        self.actor
+    }
+
+    /// Whoever is somebody else looks, and leaves. What a person does with their own account is theirs alone to do.
+    fn may_come(&self, method: &Method, path: &str) -> Result<(), Problem> {
+        let leaves = *method == Method::DELETE && path == format!("/v1/me/sessions/{}", self.row.session_id);
+        if self.actor.is_none() || method.is_safe() || leaves {
+            return Ok(());
+        }
+        Err(errors::problem("impersonated"))
     }
 
     /// Whether the session was shown as a cookie.
@@ -81,7 +97,10 @@ pub(crate) async fn require(State(app): State<App>, mut request: Request, next: 
         Ok(came) => came,
         Err(problem) => return problem.into_response(),
     };
-    match current(&app, came).await {
+    let current = current(&app, came).await;
+    match current
+        .and_then(|current| current.may_come(request.method(), request.uri().path()).map(|()| current))
+    {
         Ok(current) => {
             request.extensions_mut().insert(current);
             next.run(request).await
@@ -139,7 +158,10 @@ async fn by_access_token(app: &App, token: &str, from: ClientAddress) -> Result<
     let session = claims.sid;
     let found = app.db.read_one(move |tx| store::load(tx, session, now)).await.map_err(|e| e.to_problem())?;
     match found.filter(|row| row.user_id == claims.sub) {
-        Some(row) => Ok(Current { row, proven_at: Some(claims.auth_time) }),
+        Some(row) => {
+            let actor = claims.act.map(|actor| actor.sub);
+            Ok(Current { row, proven_at: Some(claims.auth_time), actor })
+        }
         None => Err(errors::session_ended(&reason(app, session, from).await?)),
     }
 }
@@ -167,7 +189,7 @@ async fn by_cookie(
         if unconfirmed {
             confirm(app, session, digest).await?;
         }
-        return Ok(Current { row, proven_at: None });
+        return Ok(Current { row, proven_at: None, actor: None });
     }
     let living = app.db.read_one(move |tx| tx.opt::<Inspected>(&store::INSPECT, params![session])).await;
     if living.map_err(|e| e.to_problem())?.is_some_and(|row| row.over(now).is_none()) {

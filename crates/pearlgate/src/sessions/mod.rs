@@ -19,6 +19,7 @@ mod feed;
 mod flow;
 mod guard;
 pub mod http;
+mod impersonation;
 mod introspection;
 mod model;
 mod own;
@@ -29,17 +30,18 @@ mod signing_keys;
 mod store;
 mod visit;
 
-pub use access_tokens::{AccessTokens, Claims};
+pub use access_tokens::{AccessTokens, Actor, Claims};
 pub use devices::DeviceRow;
 pub use factors::{again, factor_gone, factor_shown, shorten_all, trust};
 pub use flow::{
-    Barred, Beginning, Begun, Started, bars, begin, device, device_token, end_all, end_others, known_device,
-    let_in, sweep,
+    Barred, Beginning, Begun, NOTICE, Started, bars, begin, device, device_token, end_all, end_others,
+    known_device, let_in, sweep,
 };
 pub use guard::Current;
 pub(crate) use guard::{Came, bearer, current, reason as end_reason, require};
+pub use impersonation::{AsAnother, begin_as, token_as};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow, Shown};
-pub use own::{Disowned, disown, disownable, end_in, list_of, renew, renew_in};
+pub use own::{Disowned, Own, disown, disownable, end_in, list_of, renew, renew_in};
 pub use places::Places;
 pub use refresh::{Wanted, refresh};
 pub use seen::{Seen, write_down as write_down_seen};

@@ -53,6 +53,8 @@ impl Proof {
 
     /// A provider's word, and nothing else: what it asked for is not known. It is no second factor of ours.
     pub const FEDERATED: Self = Self { aal: 1, amr: "fed", shown: Shown::Nothing };
+    /// An operator's wish to be somebody else: nothing of that person's was shown.
+    pub const IMPERSONATION: Self = Self { aal: 1, amr: "impersonation", shown: Shown::Nothing };
     /// The word of a provider that is trusted to say that a second factor was shown there.
     pub const FEDERATED_FACTOR: Self = Self { aal: 2, amr: "fed mfa", shown: Shown::Factor };
 
@@ -133,6 +135,8 @@ pub enum EndReason {
     RevokedByAdmin,
     /// It was the oldest, and the person may not have more.
     SessionLimit,
+    /// The account is to be deleted.
+    Closed,
 }
 
 impl EndReason {
@@ -148,6 +152,7 @@ impl EndReason {
             Self::RevokedByUser => "revoked_by_user",
             Self::RevokedByAdmin => "revoked_by_admin",
             Self::SessionLimit => "session_limit",
+            Self::Closed => "closed",
         }
     }
 }

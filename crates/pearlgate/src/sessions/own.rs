@@ -17,6 +17,33 @@ use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
 
+/// A person who does something, and in which session where there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// The person.
+    pub user: Id<UserRow>,
+    /// Their session.
+    pub session: Option<Id<SessionRow>>,
+}
+
+impl From<Id<UserRow>> for Own {
+    fn from(user: Id<UserRow>) -> Self {
+        Self { user, session: None }
+    }
+}
+
+impl From<(Id<UserRow>, Option<Id<SessionRow>>)> for Own {
+    fn from((user, session): (Id<UserRow>, Option<Id<SessionRow>>)) -> Self {
+        Self { user, session }
+    }
+}
+
+impl From<&Current> for Own {
+    fn from(current: &Current) -> Self {
+        Self { user: current.row.user_id, session: Some(current.row.session_id) }
+    }
+}
+
 /// The living sessions of a person, newest first.
 pub(super) async fn list(
     app: &App,

@@ -19,6 +19,7 @@ use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
 use crate::limits::{self, REFRESH};
+use crate::mailed;
 
 /// What became of a token that was not the current one.
 enum Decided {
@@ -207,7 +208,7 @@ fn report_reuse(tx: &mut Tx<'_>, app: &App, session: Id<SessionRow>, from: Clien
         // Whoever had its refresh token had what tells the device, too.
         tx.execute(&store::UNTRUST, params![ended.user_id, device])?;
     }
-    let Some((to,)) = tx.opt::<(String,)>(&store::ADDRESS, params![ended.user_id])? else { return Ok(()) };
+    let Some(to) = mailed::proven_address(tx, ended.user_id)? else { return Ok(()) };
     let now = app.clock.now();
     let values = json!({
         "service_name": app.settings.service_name, "device_name": ended.device_name, "at": now.to_string(),

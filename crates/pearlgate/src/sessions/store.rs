@@ -37,9 +37,20 @@ statements! {
                 OR (CAST($10 AS TEXT) <> '' AND CAST($14 AS BIGINT) = 1 AND EXISTS (SELECT 1 FROM trusted_devices d
                     WHERE d.user_id = u.id AND d.device_id = $7 AND d.expires_at > $3)))
         RETURNING created_at";
+    /// An operator is somebody else for a while: without a refresh token, and never fresh. Of whoever is shut out there is
+    /// nothing to be.
+    BEGIN_AS = "INSERT INTO sessions
+            (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address,
+                last_seen_at, idle, place, factor_at)
+        SELECT $1, u.id, $3, 0, $4, 1, 'impersonation', $5, $6, $7, $3, 0, '', 0
+        FROM users u WHERE u.id = $2 AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)
+        RETURNING created_at";
+    IMPERSONATE = "INSERT INTO impersonations (session_id, operator_id, operator_session_id, reason)
+        VALUES ($1, $2, $3, $4)";
     BEGIN_REFRESH = "INSERT INTO refresh_tokens
             (session_id, user_id, current_digest, previous_digest, rotated_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
+    /// A session in which an operator is somebody else lives as long as theirs does, and they may.
     LOAD = "SELECT u.id, e.address,
             CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = u.id) THEN 1 ELSE 0 END AS BIGINT),
             u.display_name, u.locale, u.metadata, u.created_at, s.id, s.created_at, s.authenticated_at, s.expires_at,
@@ -52,7 +63,13 @@ statements! {
 ' ORDER BY g.role) FROM user_roles g WHERE g.user_id = s.user_id AND g.resource = ''), '')
         FROM sessions s JOIN users u ON u.id = s.user_id JOIN user_emails e ON e.user_id = s.user_id
         WHERE s.id = $1 AND s.expires_at > $2
-            AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)";
+            AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = s.user_id)
+            AND (s.amr <> 'impersonation' OR EXISTS (SELECT 1 FROM impersonations i
+                JOIN sessions o ON o.id = i.operator_session_id
+                JOIN user_roles g ON g.user_id = i.operator_id AND g.resource = ''
+                JOIN role_effects f ON f.role = g.role
+                WHERE i.session_id = s.id AND o.expires_at > $2
+                    AND f.permission IN ('*', 'users:*', 'users:impersonate')))";
     /// The same for whoever shows the refresh token itself, as a cookie: the current one, or its predecessor as long
     /// as that is given the same successor.
     LOAD_BY_TOKEN = "SELECT u.id, e.address,
@@ -159,15 +176,15 @@ statements! {
     AS_BEFORE = "UPDATE sessions SET authenticated_at = $2, aal = $3, amr = $4, factor_at = $5 WHERE id = $1";
     LIST = "SELECT s.id, s.device_name, COALESCE((SELECT d.first_seen_at FROM devices d
                 WHERE d.user_id = s.user_id AND d.device_id = s.device_id), s.created_at),
-            s.place, s.address, s.created_at, s.last_seen_at, s.expires_at, r.expires_at, s.aal, s.amr,
+            s.place, s.address, s.created_at, s.last_seen_at, s.expires_at, COALESCE(r.expires_at, s.expires_at), s.aal, s.amr,
             COALESCE((SELECT t.expires_at FROM trusted_devices t
                 WHERE t.user_id = s.user_id AND t.device_id = s.device_id), 0)
-        FROM sessions s JOIN refresh_tokens r ON r.session_id = s.id
-        WHERE s.user_id = $1 AND s.expires_at > $2 AND r.expires_at > $2 AND s.created_at < $3
+        FROM sessions s LEFT JOIN refresh_tokens r ON r.session_id = s.id
+        WHERE s.user_id = $1 AND s.expires_at > $2 AND COALESCE(r.expires_at, s.expires_at) > $2 AND s.created_at < $3
         ORDER BY s.created_at DESC, s.id DESC LIMIT $4";
-    END_OWN = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING id, user_id, device_name, expires_at";
+    END_OWN = "DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING id, user_id, device_name, expires_at, amr";
     /// The oldest sessions of a person beyond so many beside this one.
-    BEYOND = "SELECT id FROM sessions WHERE user_id = $1 AND id <> $3 ORDER BY created_at DESC, id DESC
+    BEYOND = "SELECT id FROM sessions WHERE user_id = $1 AND id <> $3 AND amr <> 'impersonation' ORDER BY created_at DESC, id DESC
         LIMIT 10000 OFFSET $2";
     DEVICE = "INSERT INTO devices (user_id, device_id, first_seen_at, last_seen_at) VALUES ($1, $2, $3, $3)
         ON CONFLICT (user_id, device_id) DO UPDATE SET last_seen_at = excluded.last_seen_at";
@@ -189,7 +206,7 @@ statements! {
     /// A session proves more while it lives; what was proven on a device counts for its notice.
     NOTICE_PROVEN = "UPDATE new_device_notices SET amr = $3 WHERE user_id = $1 AND session_id = $2";
     SWEEP_NOTICES = "DELETE FROM new_device_notices WHERE expires_at <= $1";
-    END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at";
+    END = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id, device_name, expires_at, amr";
     /// Remembers the ends of all sessions of a person but one; their person is locked, so that none begins meanwhile.
     REMEMBER_ENDS = "INSERT INTO ended_sessions (id, user_id, reason, ended_at, kept_until)
         SELECT s.id, s.user_id, $3, $4, CASE WHEN s.expires_at < $4 + s.idle THEN s.expires_at ELSE $4 + s.idle END
@@ -217,7 +234,6 @@ statements! {
     CHANGED_SINCE = "SELECT subject, changed_at FROM access_changes WHERE changed_at > $1 AND changed_at <= $2
         ORDER BY changed_at, subject LIMIT $3";
     ENDED_AT = "SELECT id, user_id, reason, ended_at FROM ended_sessions WHERE ended_at = $1 ORDER BY id";
-    ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id WHERE e.user_id = $1";
     SWEEP_EXPIRED = "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 100";
     /// A token that is being rotated is not idle: it is skipped while it is locked.
     SWEEP_IDLE = "SELECT session_id FROM refresh_tokens WHERE expires_at <= $1 ORDER BY expires_at LIMIT 100
@@ -382,6 +398,7 @@ record! {
         pub(super) user_id: Id<UserRow>,
         pub(super) device_name: String,
         pub(super) expires_at: Timestamp,
+        pub(super) amr: String,
     }
 }
 

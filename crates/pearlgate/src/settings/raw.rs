@@ -36,6 +36,10 @@ pub struct Raw {
     pub redis: RawRedis,
     pub webhooks: RawWebhooks,
     pub email_change: RawEmailChange,
+    pub registration: RawRegistration,
+    pub invitations: RawInvitations,
+    pub impersonation: RawImpersonation,
+    pub closing: RawClosing,
     pub passwords: RawPasswords,
     pub hashing: RawHashing,
     pub docs: RawDocs,
@@ -181,6 +185,10 @@ section!(RawAlarms {
 section!(RawRedis { url: Secret });
 section!(RawWebhooks { private_hosts: Vec<String>, keep: String });
 section!(RawEmailChange { lifetime: String, undo: String });
+section!(RawRegistration { open: bool, domains: Vec<String> });
+section!(RawInvitations { lifetime: String });
+section!(RawImpersonation { lifetime: String });
+section!(RawClosing { grace: String });
 section!(RawPasswords { min_length: usize, min_length_with_mfa: usize, breach: RawBreach });
 section!(RawBreach { url: String, timeout: String, filter_file: String });
 section!(RawHashing {

@@ -301,7 +301,8 @@ async fn begin(
         lockout::right(tx, &inner, &tried.reserved)?;
         let kind = begun.as_ref().map_or("sign_in_refused", Entered::event);
         let known = begun.as_ref().is_ok_and(Entered::on_known_device);
-        inner.audit_own(tx, user, kind, login.visit.from, json!({ "known_device": known }))?;
+        let own = begun.as_ref().map_or(user.into(), |entered| entered.own(user));
+        inner.audit_own(tx, own, kind, login.visit.from, json!({ "known_device": known }))?;
         Ok(begun)
     });
     Ok(begun.await?)

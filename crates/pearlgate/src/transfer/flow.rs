@@ -21,6 +21,8 @@ use crate::access::RoleRow;
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow, name_key};
 use crate::mfa::SEALED_FOR;
 use crate::passwords;
+use crate::registration::{self, Way};
+use crate::settings::PeopleSettings;
 
 /// People in one transaction.
 const BATCH: usize = 500;
@@ -61,6 +63,7 @@ pub struct Importer {
     chance: Entropy,
     sealer: Option<Sealer>,
     trail: Trail,
+    people: PeopleSettings,
 }
 
 /// A record, checked, as it is stored.
@@ -100,11 +103,17 @@ pub fn file_digest(mut reader: impl Read) -> std::io::Result<Digest> {
 }
 
 impl Importer {
-    /// An importer; without a master key nobody's second factor can be kept.
-    pub fn new(db: Db, clock: Clock, chance: Entropy, master: Option<&MasterKeys>) -> Self {
+    /// An importer; without a master key nobody's second factor can be kept. `people` says which addresses accounts may have.
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        chance: Entropy,
+        master: Option<&MasterKeys>,
+        people: PeopleSettings,
+    ) -> Self {
         let sealer = master.map(|master| Sealer::new(master, chance.clone()));
         let trail = Trail::new(clock.clone(), chance.clone());
-        Self { db, clock, chance, sealer, trail }
+        Self { db, clock, chance, sealer, trail, people }
     }
 }
 
@@ -211,6 +220,8 @@ impl Importer {
     fn check(&self, number: u64, record: Record) -> Result<Ready, String> {
         let field = |error: foundation::kernel::FieldError| format!("{}: {}", error.field, error.message);
         let email = EmailAddress::parse("email", &record.email).map_err(field)?;
+        registration::admits(&self.people, &email, Way::Asked)
+            .map_err(|why| format!("email: {}", why.words()))?;
         let mut warnings = record.warnings;
         let verified = record.email_verified;
         let mut lost = |what: &str| {

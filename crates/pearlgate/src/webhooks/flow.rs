@@ -46,6 +46,15 @@ pub fn tell(
     wanted.into_iter().try_for_each(|(endpoint,)| go_on(tx, app, endpoint, user, now))
 }
 
+/// Forgets what happened to somebody, also what was not told yet: it says things about them. Their numbers go on, so that
+/// what is told after this comes after what was told before.
+///
+/// # Errors
+/// As every statement.
+pub fn forget(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    tx.execute(&store::FORGET_EVENTS, params![user]).map(|_| ())
+}
+
 /// Sees to it that an endpoint is told what it has not been told of a person.
 pub(super) fn go_on(
     tx: &mut Tx<'_>,

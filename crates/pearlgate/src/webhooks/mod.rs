@@ -15,7 +15,7 @@ mod operate;
 mod store;
 
 pub use deliver::{Webhooks, handle};
-pub use flow::{sweep, tell, tell_of};
+pub use flow::{forget, sweep, tell, tell_of};
 pub use model::{EndpointRow, MessageRow, TYPES};
 pub use operate::{
     Change, Changed, Cursor, Delivery, Listed, New, Pause, add, add_by, address, change_by, deliveries,

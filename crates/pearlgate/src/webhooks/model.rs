@@ -33,6 +33,7 @@ pub const TYPES: &[&str] = &[
     "user.updated",
     "user.suspended",
     "user.unsuspended",
+    "user.deleted",
     "session.ended",
     "password.changed",
     "mfa.changed",
@@ -61,6 +62,7 @@ pub(super) fn of_trail(kind: &str, details: &Value) -> Option<(&'static str, Val
         "email_changed" => ("user.updated", json!({ "fields": ["email"] })),
         "suspended" => ("user.suspended", json!({})),
         "unsuspended" => ("user.unsuspended", json!({})),
+        "user_deleted" => ("user.deleted", json!({})),
         "password_changed" | "password_reset" => ("password.changed", json!({})),
         "factor_added" | "factor_replaced" | "factor_removed" | "factor_switched_off" => {
             ("mfa.changed", json!({ "change": kind, "factor": of("factor") }))
@@ -161,6 +163,7 @@ mod tests {
             "email_changed",
             "suspended",
             "unsuspended",
+            "user_deleted",
             "password_changed",
             "password_reset",
             "factor_added",
@@ -176,7 +179,7 @@ mod tests {
             assert!(TYPES.contains(&name) && data.is_object(), "{kind}");
             told += 1;
         }
-        assert_eq!(told, 15);
+        assert_eq!(told, 16);
         for kind in ["sign_in", "sign_in_failed", "reauthenticated", "password_reset_requested"] {
             assert!(of_trail(kind, &json!({})).is_none(), "{kind}");
         }

@@ -12,6 +12,8 @@ statements! {
         SELECT $1, 1 WHERE EXISTS (SELECT 1 FROM webhook_endpoints)
         ON CONFLICT (user_id) DO UPDATE SET number = webhook_streams.number + 1 RETURNING number";
     ADD_EVENT = "INSERT INTO webhook_events (user_id, number, id, type, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    /// What happened to somebody who is forgotten; what came of telling it goes with it.
+    FORGET_EVENTS = "DELETE FROM webhook_events WHERE user_id = $1";
     /// Also whoever is paused: the job finds that out. What looked here could miss the end of a pause.
     WHO_WANTS = "SELECT endpoint_id FROM webhook_subscriptions WHERE type = $1 ORDER BY endpoint_id";
     /// What an endpoint is told of a person next, and whether it is told anything at all.

@@ -407,6 +407,8 @@ fn guarded(other: &str) -> Vec<(Method, String, Value)> {
         (Method::PUT, "/v1/me/password", change),
         (Method::POST, "/v1/me/email", json!({ "email": "m@evil.test" })),
         (Method::DELETE, "/v1/me/sessions", json!({})),
+        (Method::GET, "/v1/me/export", json!({})),
+        (Method::DELETE, "/v1/me", json!({})),
     ];
     let mut all: Vec<_> =
         all.into_iter().map(|(method, path, body)| (method, path.to_owned(), body)).collect();
@@ -526,7 +528,6 @@ both! {
         assert_eq!(ask(app, by_cookie()).await.status, 200, "the trap");
         app.clock.advance(FRESH + MOMENT);
         assert_eq!(ask(app, by_cookie()).await.refusal(), NOT_FRESH);
-        // Not yet: export, deletion of the account, API keys, roles by operators.
     }
 }
 

@@ -15,7 +15,8 @@ pub const DEAD: &str = "422 verification_invalid";
 /// What the owner chooses when nobody else knows it.
 pub const NEW: &str = "eleven brass kettles hum";
 /// What mailed tokens begin with.
-pub const MAILED: [&str; 8] = ["pgk_", "pgu_", "pgv_", "pgp_", "pgl_", "pge_", "pgn_", "pgs_"];
+pub const MAILED: [&str; 10] =
+    ["pgz_", "pgk_", "pgw_", "pgu_", "pgv_", "pgp_", "pgl_", "pge_", "pgn_", "pgs_"];
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// As `ask`; and no mailed token of any kind is in the answer's text.

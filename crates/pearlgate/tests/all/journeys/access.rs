@@ -293,9 +293,9 @@ both! {
         assert_eq!(set_roles(app, &owner, &admin, json!([{ "role": "moderator" }])).await.status, 200);
         assert_eq!(app.get_as("/v1/admin/roles", &key).await.refusal(), DENIED);
         assert_eq!(app.get_as("/v1/admin/users", &key).await.status, 200, "moderators may look people up");
-        accounts::suspend(&app.app, admin.id.parse().unwrap(), "away").await.unwrap();
+        accounts::suspend(&app.app, admin.id.parse().unwrap(), "away").await.unwrap().unwrap();
         assert_eq!(app.get_as("/v1/admin/users", &key).await.refusal(), "401 token_invalid");
-        accounts::unsuspend(&app.app, admin.id.parse().unwrap()).await.unwrap();
+        accounts::unsuspend(&app.app, admin.id.parse().unwrap()).await.unwrap().unwrap();
         assert_eq!(app.get_as("/v1/admin/users", &key).await.status, 200);
         app.clock.advance(Duration::from_secs(7_201));
         assert_eq!(app.get_as("/v1/admin/users", &key).await.refusal(), "401 token_invalid", "its time is over");

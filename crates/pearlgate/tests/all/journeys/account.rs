@@ -1,10 +1,15 @@
 use std::time::Duration;
 
+use foundation::audit::{self, Stream};
+use foundation::kernel::Id;
+use pearlgate::accounts::UserRow;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::both;
+use super::authenticator::enrol;
+use super::steps::{send_as, wrong};
 use crate::support::{PASSWORD, together};
+use crate::{both, both_with};
 
 both! {
     async fn one_person_all_the_way_through(app: &TestApp) {
@@ -134,5 +139,47 @@ both! {
             let me = app.get_as("/v1/me", &ada.access).await;
             assert_eq!((me.str("/display_name"), me.str("/locale"), me.json["metadata"]["round"].as_i64()), (format!("Ada {round}"), format!("en-{round}"), Some(round)));
         }
+    }
+}
+
+both_with! { true, "[mfa]\nemail_code = true\n";
+    async fn what_somebody_does_is_written_down_with_their_session(app: &TestApp) {
+        let ada = app.person("ada@example.com").await;
+        let here = |method: Method, path: &'static str, body: Value| {
+            let ada = &ada;
+            async move {
+                let answer = send_as(app, method, path, &ada.access, body).await;
+                assert!(answer.status < 300, "{path}: {}", answer.text);
+            }
+        };
+        here(Method::PATCH, "/v1/me", json!({ "display_name": "Ada L." })).await;
+        here(Method::PUT, "/v1/me/mfa/email-code", json!({})).await;
+        app.send(app.request(Method::DELETE, "/v1/me/mfa/email-code").bearer_auth(&ada.access)).await;
+        enrol(app, &ada).await;
+        here(Method::POST, "/v1/me/mfa/recovery-codes", json!({})).await;
+        here(Method::POST, "/v1/me/email", json!({ "email": "new@example.com" })).await;
+        let mail = app.mail("new@example.com", "email_change", 1).await;
+        let wrong = send_as(app, Method::POST, "/v1/me/email/confirm", &ada.access, json!({ "code": wrong(&mail.code) })).await;
+        assert_eq!(wrong.status, 401, "{}", wrong.text);
+        here(Method::POST, "/v1/me/email/confirm", json!({ "code": mail.code })).await;
+        here(Method::PUT, "/v1/me/password", json!({ "current_password": PASSWORD, "new_password": "seven amber kettles sing" })).await;
+        let events = audit::list(&app.app.db, &Stream::of(ada.id.parse::<Id<UserRow>>().unwrap()), i64::MAX, 100).await.unwrap();
+        let mut named = Vec::new();
+        for event in &events {
+            let details: Value = serde_json::from_str(&event.details).unwrap();
+            if details["session"] == json!(ada.session) {
+                assert_eq!(event.actor, ada.id, "{event:?}");
+                named.push(event.kind.as_str());
+            }
+        }
+        for kind in ["profile_changed", "email_code_on", "email_code_off", "factor_added", "recovery_codes_made", "email_change_requested", "email_change_failed", "email_changed", "password_changed"] {
+            assert!(named.contains(&kind), "{kind}: {named:?}");
+        }
+        // A sign-in names the session that it began.
+        let bob = app.person("bob@example.com").await;
+        let login = app.login(&bob.email, PASSWORD).await;
+        let events = audit::list(&app.app.db, &Stream::of(bob.id.parse::<Id<UserRow>>().unwrap()), i64::MAX, 100).await.unwrap();
+        let began = events.iter().find(|event| event.kind == "sign_in").unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&began.details).unwrap()["session"], login.json["session"]["id"]);
     }
 }

@@ -505,14 +505,14 @@ both! {
         let ada = app.person("ada@example.com").await;
         let mail = forgot(app, &ada.email, 1).await;
         let user = user_of(app, &ada).await;
-        pearlgate::accounts::suspend(&app.app, user, "spam").await.unwrap();
+        pearlgate::accounts::suspend(&app.app, user, "spam").await.unwrap().unwrap();
         assert_eq!(ended(app, &ada.access).await, "suspended");
         assert_eq!(app.refresh(&ada.refresh).await.str("/reason"), "suspended");
         assert_eq!(app.login(&ada.email, PASSWORD).await.refusal(), "403 account_suspended");
         let reset = reset(app, by_link(&mail, "another purple lantern drifts")).await;
         assert_eq!(reset.refusal(), "422 reset_token_invalid", "what was mailed before opens nothing after");
-        assert!(pearlgate::accounts::unsuspend(&app.app, user).await.unwrap());
-        assert!(!pearlgate::accounts::unsuspend(&app.app, user).await.unwrap());
+        assert!(pearlgate::accounts::unsuspend(&app.app, user).await.unwrap().unwrap());
+        assert!(!pearlgate::accounts::unsuspend(&app.app, user).await.unwrap().unwrap());
         let again = Person::of(&app.login(&ada.email, PASSWORD).await);
         assert_eq!(app.refresh(&ada.refresh).await.str("/reason"), "suspended", "what ended stays ended");
         pearlgate::accounts::sign_out(&app.app, user).await.unwrap();

@@ -1,7 +1,10 @@
 use reqwest::Method;
 use serde_json::json;
 
+use super::access::owner;
 use super::authenticator::{WRONG, enrol, finish, half};
+use super::invitations::invited;
+use super::steps::send_as;
 use crate::both;
 use crate::support::browser::Browser;
 use crate::support::{Answer, PASSWORD, TestApp, filled};
@@ -154,6 +157,24 @@ both! {
         let jon = app.person("jon@example.com").await;
         Browser::new(app).link_pretend(&jon.access).await;
         app.mail(&jon.email, "identity_changed", 1).await;
+        let owner = owner(app).await;
+        invited(app, &owner.access, "kim@example.com", json!([]), 1).await;
+        let key = json!({ "name": "k", "permissions": ["users:read"] });
+        assert_eq!(send_as(app, Method::POST, "/v1/admin/api-keys", &owner.access, key).await.status, 201);
+        app.mail(&owner.email, "api_key_made", 1).await;
+        let lea = app.person("lea@example.com").await;
+        let path = format!("/v1/admin/users/{}/impersonate", lea.id);
+        assert_eq!(send_as(app, Method::POST, &path, &owner.access, json!({ "reason": "x" })).await.status, 200);
+        app.mail(&lea.email, "impersonated", 1).await;
+        let leave = app.request(Method::DELETE, "/v1/me").bearer_auth(&lea.access);
+        assert_eq!(app.send(leave).await.status, 202);
+        let mail = app.mail(&lea.email, "account_closing", 1).await;
+        let body = json!({ "token": mail.links[0].split_once("token=").unwrap().1 });
+        assert_eq!(app.post("/v1/auth/keep-account", body).await.status, 204);
+        app.mail(&lea.email, "account_kept", 1).await;
+        let max = app.person("max@example.com").await;
+        pearlgate::accounts::close(&app.app, max.id.parse().unwrap()).await.unwrap().unwrap();
+        app.mail(&max.email, "account_closing", 1).await;
         let mails = app.app.mailbox.as_ref().unwrap().list(None, None);
         let sent: std::collections::BTreeSet<&str> = mails.iter().map(|mail| mail.kind.as_str()).collect();
         assert_eq!(sent, pearlgate::templates::mails().collect(), "a kind of mail that this test does not know");

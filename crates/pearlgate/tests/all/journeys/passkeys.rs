@@ -765,11 +765,11 @@ both! {
         let mut key = SoftKey::p256();
         add(app, &ada.access, &mut key).await;
         let user = user_of(app, &ada).await;
-        pearlgate::accounts::suspend(&app.app, user, "spam").await.unwrap();
+        pearlgate::accounts::suspend(&app.app, user, "spam").await.unwrap().unwrap();
         assert_eq!(enter(app, &mut key).await.refusal(), "403 account_suspended");
         let stranger = SoftKey { id: key.id.clone(), user_handle: key.user_handle.clone(), ..SoftKey::p256() };
         assert_eq!(enter(app, &mut stranger.clone()).await.refusal(), NO, "only whoever has the key is told");
-        assert!(pearlgate::accounts::unsuspend(&app.app, user).await.unwrap());
+        assert!(pearlgate::accounts::unsuspend(&app.app, user).await.unwrap().unwrap());
         is(&enter(app, &mut key).await, 2, &["hwk", "mfa"]);
     }
 }

@@ -438,7 +438,7 @@ both! {
                 }
                 "suspended" => {
                     let user = user_of(app, &ada).await;
-                    pearlgate::accounts::suspend(&app.app, user, "spam").await.unwrap();
+                    pearlgate::accounts::suspend(&app.app, user, "spam").await.unwrap().unwrap();
                 }
                 "codes" => assert_eq!(post(app, CODES, &ada.access, json!({})).await.status, 200),
                 "anew" => {

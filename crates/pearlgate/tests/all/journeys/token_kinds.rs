@@ -41,7 +41,7 @@ const fn door(
     Door { name, routes, opens, same }
 }
 
-const DOORS: [Door; 36] = [
+const DOORS: [Door; 40] = [
     door("bearer", &["GET /v1/me"], &["access token"], &[]),
     door("cookie", &["GET /v1/me"], &["cookie"], &["refresh token"]),
     door("refresh, body", &["POST /v1/auth/refresh"], &["refresh token"], &["cookie"]),
@@ -90,11 +90,20 @@ const DOORS: [Door; 36] = [
     door("operator", &["GET /v1/admin/users"], &["api key"], &[]),
     door("set-up", &["POST /v1/setup"], &["set-up link"], &[]),
     door("/setup", &["GET /setup", "POST /setup"], &["set-up link"], &[]),
+    door("invitation", &["POST /v1/auth/accept-invitation"], &["invitation link"], &[]),
+    door(
+        "/accept-invitation",
+        &["GET /accept-invitation", "POST /accept-invitation"],
+        &["invitation link"],
+        &[],
+    ),
+    door("keep account", &["POST /v1/auth/keep-account"], &["account link"], &[]),
+    door("/keep-account", &["GET /keep-account", "POST /keep-account"], &["account link"], &[]),
     door("/not-me", &["GET /not-me", "POST /not-me"], &["not-me link", "new-device link", "keep link"], &[]),
 ];
 
 /// Routes that take no secret but what says who is calling, which is one guard's work for all of them; and passwords.
-const NONE: [&str; 55] = [
+const NONE: [&str; 57] = [
     // Providers prove themselves, each in its own way.
     "POST /v1/hooks/mail/{provider}",
     "GET /v1/auth/verifications/{id}",
@@ -123,6 +132,8 @@ const NONE: [&str; 55] = [
     "POST /v1/auth/magic-link",
     "POST /v1/auth/forgot-password",
     "PATCH /v1/me",
+    "DELETE /v1/me",
+    "GET /v1/me/export",
     "PUT /v1/me/password",
     "POST /v1/me/email",
     "POST /v1/me/reauthenticate",
@@ -205,12 +216,22 @@ impl Mint {
         let (half, second, enrolment, keep) = second_steps(app, n).await;
         let elsewhere = Elsewhere::new(app, &owner).await;
         let key = api_key(app, n).await;
+        let invited = format!("invited{n}@ex.test");
+        let body = json!({ "email": invited });
+        let asked_for = send_as(app, Method::POST, "/v1/admin/invitations", &key, body).await;
+        assert_eq!(asked_for.status, 201, "{}", asked_for.text);
+        let invitation = token_of(&app.mail(&invited, "invitation", 1).await.links[0]);
+        let leaving = app.person(&format!("leaving{n}@ex.test")).await;
+        pearlgate::accounts::close(&app.app, leaving.id.parse().unwrap()).await.unwrap().unwrap();
+        let stays = token_of(&app.mail(&leaving.email, "account_closing", 1).await.links[0]);
         app.sql("DELETE FROM setup_done").await;
         let set_up = token_of(&pearlgate::access::setup::link(&app.app).await.unwrap().unwrap());
         app.quiet().await;
         let new_device = app.app.mailbox.as_ref().unwrap().list(Some(&email), Some("new_device")).remove(0);
         let kinds = vec![
             ("access token", owner.access.clone()),
+            ("invitation link", invitation),
+            ("account link", stays),
             ("refresh token", owner.refresh.clone()),
             ("cookie", cookie),
             ("device token", device),
@@ -286,7 +307,7 @@ async fn api_key(app: &TestApp, n: usize) -> String {
     app.sql(&format!("UPDATE sessions SET aal = 2 WHERE user_id IN (SELECT user_id FROM user_emails WHERE address_key = 'maker{n}@ex.test')")).await;
     let new = NewKey {
         name: "reports".into(),
-        permissions: ["users:read".into()].into(),
+        permissions: ["users:read".into(), "invitations:write".into()].into(),
         lifetime: Duration::from_secs(86_400),
     };
     let by = By { who: Who::Person(user, session), ..By::console() };
@@ -424,6 +445,14 @@ async fn opens(app: &TestApp, door: &str, mint: &Mint, secret: &str) -> bool {
             app.send(app.request(Method::GET, &path)).await
         }
         "operator" => app.get_as("/v1/admin/users", secret).await,
+        "invitation" => {
+            post("/v1/auth/accept-invitation", json!({ "token": secret, "password": THIRD })).await
+        }
+        "keep account" => {
+            let answer = post("/v1/auth/keep-account", json!({ "token": secret })).await;
+            assert!(answer.status == 204 || (400..500).contains(&answer.status), "{}", answer.text);
+            return answer.status == 204;
+        }
         "set-up" => {
             let email = format!("boss{}", mint.owner.email);
             let answer =

@@ -103,6 +103,14 @@ async fn live_and_die(server: &mut Server, ledger: &Shared, round: usize) {
     for _ in 0..COMING_AND_GOING {
         clients.spawn(come_and_go(server.api.clone(), ledger.clone()));
     }
+    // However slow the machine: three of four are killed in the middle of their work, and the fourth wherever it is.
+    if !round.is_multiple_of(4) {
+        until("it works", PATIENCE, || async {
+            let ledger = ledger.lock().unwrap();
+            (ledger.registered.len() >= 2 && !ledger.logged_out.is_empty()).then_some(())
+        })
+        .await;
+    }
     // The one sleep: how long a life lasts.
     tokio::time::sleep(Duration::from_millis(100 + u64::from(Entropy::System.below(400)))).await;
     server.kill();

@@ -33,12 +33,12 @@ async fn a_schema_is_made_once_and_checked_any_time() {
 
     assert_eq!(
         migrate(&data, &[]).run().await.went_well().trim(),
-        "applied 0001_people, 0002_operations, 0003_ways_back, 0004_sessions, 0005_limits, 0006_second_factors, 0007_passkeys, 0008_federation, 0009_outside, 0010_access"
+        "applied 0001_people, 0002_operations, 0003_ways_back, 0004_sessions, 0005_limits, 0006_second_factors, 0007_passkeys, 0008_federation, 0009_outside, 0010_access, 0011_comings_and_goings"
     );
     let after = check(&data).await;
     assert_eq!(
         after.went_well(),
-        "0001_people  applied\n0002_operations  applied\n0003_ways_back  applied\n0004_sessions  applied\n0005_limits  applied\n0006_second_factors  applied\n0007_passkeys  applied\n0008_federation  applied\n0009_outside  applied\n0010_access  applied\n"
+        "0001_people  applied\n0002_operations  applied\n0003_ways_back  applied\n0004_sessions  applied\n0005_limits  applied\n0006_second_factors  applied\n0007_passkeys  applied\n0008_federation  applied\n0009_outside  applied\n0010_access  applied\n0011_comings_and_goings  applied\n"
     );
     assert_eq!(migrate(&data, &[]).run().await.went_well().trim(), "up to date");
 

@@ -5,6 +5,7 @@ mod audit;
 mod breach;
 pub mod child;
 mod cli;
+mod closing;
 mod cluster;
 mod crash;
 mod dev_mode;

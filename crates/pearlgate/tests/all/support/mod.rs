@@ -30,7 +30,8 @@ pub const START: Timestamp = Timestamp::from_micros(1_795_430_000_000_000);
 pub const PASSWORD: &str = "nine purple lanterns drift";
 
 /// Jobs that always wait: for their next turn, or for a moment that may never come.
-pub const RECURRING: [&str; 5] = [TURNS[0], TURNS[1], "lockout.look_again", "mfa.reset", "mfa.grace_over"];
+pub const RECURRING: [&str; 6] =
+    [TURNS[0], TURNS[1], "lockout.look_again", "mfa.reset", "mfa.grace_over", "accounts.erase"];
 /// Those of them that every server plans when it starts.
 const TURNS: [&str; 2] = ["maintenance.sweep", "sessions.rotate_keys"];
 
@@ -351,7 +352,7 @@ impl TestApp {
             // Some wait for a moment that has not come; what is due is done, and then what came of it.
             let now = self.clock.now().micros();
             let due =
-                format!("SELECT COUNT(*) FROM jobs WHERE kind IN ('lockout.look_again', 'mfa.reset', 'mfa.grace_over') AND (run_at <= {now} OR attempts > 0)");
+                format!("SELECT COUNT(*) FROM jobs WHERE kind IN ('lockout.look_again', 'mfa.reset', 'mfa.grace_over', 'accounts.erase') AND (run_at <= {now} OR attempts > 0)");
             if self.count(Box::leak(due.into_boxed_str())).await > 0 {
                 return false;
             }
