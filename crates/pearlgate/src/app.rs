@@ -7,7 +7,7 @@ use foundation::audit::{Event, Stream, Trail};
 use foundation::db::{self, Db, Migration, Tx};
 use foundation::http::{ClientAddress, Idempotency, OneForAll};
 use foundation::jobs::Queue;
-use foundation::kernel::{Clock, CursorKey, Entropy, MacKeys, MasterKeys, Sealer};
+use foundation::kernel::{Clock, CursorKey, Entropy, Id, MacKeys, MasterKeys, Sealer};
 use foundation::limits::Limits;
 use foundation::mail::{Hop, Mailbox, Office, Postman, Renderer, Smtp, Transport};
 use foundation::outbound::Dependencies;
@@ -16,7 +16,7 @@ use minijinja::Environment;
 use tokio::sync::{Notify, watch};
 
 use crate::access::By;
-use crate::accounts;
+use crate::accounts::{self, UserRow};
 use crate::federation::Providers;
 use crate::limits;
 use crate::lockout::Turns;
@@ -232,9 +232,20 @@ impl App {
     ) -> db::Result<()> {
         if let Ok(user) = stream.name().parse() {
             webhooks::tell_of(tx, self, user, kind, &details)?;
+            if by.person() != Some(user) {
+                self.note_act(tx, user, kind, by)?;
+            }
         }
         let details = in_session(details, by.session());
         self.trail.record(tx, stream, &Event { kind, actor: by.actor(), address: place(by.from), details })
+    }
+
+    /// That an operator did something to somebody stands in the server's own chain as well: whoever erases somebody erases
+    /// nothing of what was done to them.
+    fn note_act(&self, tx: &mut Tx<'_>, user: Id<UserRow>, kind: &'static str, by: &By) -> db::Result<()> {
+        let details = in_session(serde_json::json!({ "on": user, "did": kind }), by.session());
+        let event = Event { kind: "acted", actor: by.actor(), address: place(by.from), details };
+        self.trail.record(tx, &Stream::server(), &event)
     }
 }
 

@@ -70,6 +70,8 @@ limits! {
     REAUTHENTICATION = "reauthentication" by Session;
     /// Changes of one's own second factors.
     FACTOR_CHANGES = "factor_changes" by Account;
+    /// Taking everything along that is stored about oneself.
+    EXPORTS = "exports" by Account;
 }
 
 const REDIS: &str = "redis";

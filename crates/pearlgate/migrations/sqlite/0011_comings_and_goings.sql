@@ -12,6 +12,7 @@ CREATE TABLE invitations (
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX invitations_expires_at ON invitations (expires_at);
+CREATE INDEX invitations_invited_by ON invitations (invited_by, created_at);
 
 -- Whoever accepts it is given this role: everywhere, or for this.
 CREATE TABLE invitation_roles (
@@ -74,3 +75,6 @@ CREATE TABLE bulk_targets (
     PRIMARY KEY (bulk_id, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX bulk_targets_outcome ON bulk_targets (bulk_id, outcome, number);
+
+-- What was tried with one account, for whoever asks for what is stored about them, or has it erased.
+CREATE INDEX sign_in_attempts_subject ON sign_in_attempts (subject, at);

@@ -93,6 +93,9 @@ pub fn give(
         // Whoever invited is not here: there is neither a session of theirs nor an address.
         let event = Event { kind: "role_granted", actor: actor.to_owned(), address: String::new(), details };
         app.trail.record(tx, &stream, &event)?;
+        let details = json!({ "on": user, "did": "role_granted" });
+        let event = Event { kind: "acted", actor: actor.to_owned(), address: String::new(), details };
+        app.trail.record(tx, &Stream::server(), &event)?;
     }
     if !given {
         return Ok(());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use foundation::audit::Stream;
+use foundation::audit::{Event, Stream};
 use foundation::db::{self, Tx};
 use foundation::http::ClientAddress;
 use foundation::kernel::{Entity, Id, Secret, Timestamp};
@@ -24,6 +24,13 @@ use crate::sessions::NOTICE;
 pub struct KeyRow;
 impl Entity for KeyRow {
     const PREFIX: &'static str = "key";
+}
+
+/// Ids of invitations.
+#[derive(Debug)]
+struct InvitedRow;
+impl Entity for InvitedRow {
+    const PREFIX: &'static str = "inv";
 }
 
 /// How keys begin.
@@ -166,8 +173,8 @@ pub async fn revoke(app: &App, by: By, id: Id<KeyRow>) -> db::Result<Result<(), 
         .await
 }
 
-/// Keys end that somebody made since a moment: it was not them, or somebody else had their password. True when there were
-/// some.
+/// Keys end that somebody made since a moment, and their invitations are worth nothing: it was not them, or somebody else had
+/// their password. True when there were some keys.
 ///
 /// # Errors
 /// As every statement.
@@ -181,6 +188,17 @@ pub fn end_keys(
     for (key, name) in &ended {
         let details = json!({ "key": key, "name": name });
         app.audit(tx, &Stream::of(maker), "api_key_revoked", from, details)?;
+    }
+    let asked: Vec<(Id<InvitedRow>, Timestamp)> =
+        tx.all(&store::END_INVITATIONS, params![maker.to_string(), since])?;
+    for (invitation, _) in asked {
+        let event = Event {
+            kind: "invitation_revoked",
+            actor: maker.to_string(),
+            address: String::new(),
+            details: json!({ "invitation": invitation, "because": "it may not have been them" }),
+        };
+        app.trail.record(tx, &Stream::server(), &event)?;
     }
     Ok(!ended.is_empty())
 }

@@ -88,6 +88,8 @@ statements! {
     REMOVE_KEY = "DELETE FROM api_keys WHERE id = $1 RETURNING name";
     /// Keys that somebody made since a moment.
     END_KEYS = "DELETE FROM api_keys WHERE created_by = $1 AND created_at >= $2 RETURNING id, name";
+    /// Invitations that somebody made since a moment ($1 as in the trail).
+    END_INVITATIONS = "DELETE FROM invitations WHERE invited_by = $1 AND created_at >= $2 RETURNING id, created_at";
     SWEEP_KEYS = "DELETE FROM api_keys WHERE expires_at <= $1";
     SETUP_DONE = "SELECT done_at, operator FROM setup_done WHERE id = 1";
     /// Once, for ever: whoever gets a row back is the one.

@@ -21,6 +21,7 @@ use foundation::params;
 use serde_json::json;
 
 use super::erase::Erase;
+use super::flow::NOWHERE;
 use super::model::UserRow;
 use super::store;
 use crate::access::{self, By, Denied, Who};
@@ -81,8 +82,15 @@ pub fn close_in(
     by: &By,
     user: Id<UserRow>,
 ) -> db::Result<Result<Timestamp, Denied>> {
+    if by.person() == Some(user) {
+        // One's own account is one's own to delete, with the time to take it back.
+        return Ok(Err(Denied::Oneself));
+    }
     if let Err(denied) = access::owner_stays(tx, user)? {
         return Ok(Err(denied));
+    }
+    if !is_closing(tx, user)? && !mailed::may_tell(tx, app, user)? {
+        return Ok(Err(Denied::Conflict(mailed::TOLD_ENOUGH.into())));
     }
     if !mailed::lock_person(tx, user)? {
         return Ok(Err(Denied::NotFound));
@@ -110,11 +118,13 @@ fn announce(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>, due: Timesta
         webhooks::tell(tx, app, user, "user.suspended", &json!({}))?;
     }
     mailed::kill_all(tx, user)?;
-    sessions::end_all(tx, app, user, EndReason::Closed, by.from)?;
-    access::end_keys(tx, app, user, (Timestamp::from_micros(0), by.from))?;
+    let own = matches!(by.who, Who::Person(who, _) if who == user);
+    // Where an operator sits is nothing that the person's own history tells.
+    let from = if own { by.from } else { NOWHERE };
+    sessions::end_all(tx, app, user, EndReason::Closed, from)?;
+    access::end_keys(tx, app, user, (Timestamp::from_micros(0), from))?;
     plan(tx, app, user, due)?;
     app.audit_by(tx, &Stream::of(user), "closing_asked", by, json!({ "due_at": due.to_string() }))?;
-    let own = matches!(by.who, Who::Person(who, _) if who == user);
     let Some(to) = mailed::proven_address(tx, user)? else { return Ok(due) };
     let values = json!({
         "service_name": app.settings.service_name, "due_at": due.to_string(), "by_operator": !own,
@@ -189,6 +199,14 @@ pub fn keep_in(
     let_in(tx, app, user, shut_out)?;
     app.audit_own(tx, user, "closing_taken_back", from, json!({ "by": "not_me" }))?;
     Ok(true)
+}
+
+/// Somebody who is locked was shut out for another reason meanwhile: keeping their account does not let them in.
+///
+/// # Errors
+/// As every statement.
+pub fn stays_out(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
+    tx.execute(&store::STAYS_OUT, params![user]).map(|_| ())
 }
 
 /// An operator, who may, keeps somebody's account.

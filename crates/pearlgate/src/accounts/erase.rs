@@ -51,6 +51,8 @@ enum Outcome {
     Gone,
     /// Nobody else may do everything.
     LastOwner,
+    /// The operator who asked for it may not any more.
+    Unasked,
 }
 
 pub(super) async fn erase(app: App, user: Id<UserRow>) -> Result<(), JobError> {
@@ -66,6 +68,10 @@ pub(super) async fn erase(app: App, user: Id<UserRow>) -> Result<(), JobError> {
         Outcome::Gone => Ok(()),
         Outcome::LastOwner => {
             tracing::warn!(%user, "an account that is to be deleted is the last owner's by now: it waits for another one");
+            Err(JobError::Later(ANOTHER_OWNER))
+        }
+        Outcome::Unasked => {
+            tracing::warn!(%user, "whoever asked for this account to be deleted may not any more: it stays shut out until an operator restores it");
             Err(JobError::Later(ANOTHER_OWNER))
         }
     }
@@ -121,6 +127,13 @@ fn erased(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Outcome> 
     // The row decides, whoever keeps the account at this moment.
     let due: Option<(String,)> = tx.opt(&store::DUE, params![user, app.clock.now()])?;
     let Some((asked_by,)) = due else { return Ok(Outcome::Gone) };
+    // What cannot be taken back is done for whoever may have it done, also now: not for a session that was a thief's.
+    if asked_by != user.to_string() {
+        let standing = access::standing_now(tx, &asked_by, app.clock.now())?;
+        if !standing.may("users:write") || !access::stands_above(tx, &standing, user)? {
+            return Ok(Outcome::Unasked);
+        }
+    }
     if access::owner_stays(tx, user)?.is_err() {
         return Ok(Outcome::LastOwner);
     }

@@ -374,7 +374,10 @@ pub(super) async fn everything(app: &App, user: Id<UserRow>) -> Result<Export, P
     Ok(Export { activity: history(app, user).await?, ..export })
 }
 
-/// All of their events, newest first.
+/// So many events at most: whoever makes more of them on purpose costs no more.
+const MOST: usize = 50_000;
+
+/// Their events, newest first.
 async fn history(app: &App, user: Id<UserRow>) -> Result<Vec<Activity>, Problem> {
     let stream = Stream::of(user);
     let (mut all, mut before) = (Vec::new(), i64::MAX);
@@ -384,7 +387,7 @@ async fn history(app: &App, user: Id<UserRow>) -> Result<Vec<Activity>, Problem>
         let full = events.len() >= usize::from(PAGE);
         before = events.last().map_or(before, |event| event.seq);
         all.extend(events.into_iter().map(|event| Activity::of(event, stream.name())));
-        if !full {
+        if !full || all.len() >= MOST {
             return Ok(all);
         }
     }

@@ -22,7 +22,7 @@ use crate::mailed;
 use crate::sessions::{self, Current, EndReason};
 
 /// Where what the server does by itself comes from.
-const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+pub const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
 
 /// What to change; what is not given stays.
 #[derive(Debug, Clone, Default)]
@@ -176,13 +176,13 @@ pub fn suspend_in(
     mailed::lock_person(tx, user)?;
     let (now, until) = (app.clock.now(), suspension.until.unwrap_or(Timestamp::from_micros(0)));
     tx.one::<(i64,)>(&store::SUSPEND, params![user, suspension.reason, now, until])?;
-    tx.execute(&store::STAYS_OUT, params![user])?;
+    super::closing::stays_out(tx, user)?;
     if let Some(until) = suspension.until {
         let when = When::now(now, now.until(until) + KEPT).at(until);
         app.queue.enqueue(tx, &Lift { user }, &when)?;
     }
     mailed::kill_all(tx, user)?;
-    sessions::end_all(tx, app, user, EndReason::Suspended, by.from)?;
+    sessions::end_all(tx, app, user, EndReason::Suspended, NOWHERE)?;
     let mut details = json!({ "reason": suspension.reason });
     if let Some(until) = suspension.until {
         details = json!({ "reason": suspension.reason, "until": until.to_string() });
@@ -219,7 +219,7 @@ pub fn unsuspend_in(
 pub fn sign_out_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<()> {
     mailed::lock_person(tx, user)?;
     mailed::kill_halves(tx, user)?;
-    sessions::end_all(tx, app, user, EndReason::RevokedByAdmin, by.from)?;
+    sessions::end_all(tx, app, user, EndReason::RevokedByAdmin, NOWHERE)?;
     app.audit_by(tx, &Stream::of(user), "signed_out", by, json!({}))
 }
 

@@ -8,6 +8,7 @@ use axum::response::IntoResponse;
 use foundation::audit::Recorded;
 use foundation::http::{Json, OptionalJson};
 use foundation::kernel::{FieldError, PageRequest, Problem, Secret, Timestamp};
+use foundation::limits::Taken;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -18,6 +19,7 @@ use super::flow::{self, Change};
 use super::model::{DisplayName, Locale, Metadata, User};
 use crate::app::App;
 use crate::errors;
+use crate::limits::{self, EXPORTS};
 use crate::mfa;
 use crate::openapi::ProblemDocument;
 use crate::router::From;
@@ -260,6 +262,10 @@ pub async fn export_me(State(app): State<App>, current: Current) -> Result<impl 
         return Err(errors::problem("impersonated"));
     }
     current.must_be_fresh(&app)?;
+    let taken = app.limits.take(EXPORTS.name, current.row.user_id.as_bytes()).await;
+    if let Some(taken) = taken.map_err(|e| e.to_problem())?.filter(Taken::refused) {
+        return Err(limits::too_many(&taken));
+    }
     let all = export::everything(&app, current.row.user_id).await?;
     let file = [(header::CONTENT_DISPOSITION, "attachment; filename=\"account.json\"")];
     Ok((file, JsonAnswer(all)))

@@ -15,9 +15,9 @@ mod model;
 pub mod pages;
 mod store;
 
-pub use closing::{close, close_in, keep_in, restore, restore_in};
+pub use closing::{close, close_in, keep_in, restore, restore_in, stays_out};
 pub use flow::{
-    Suspension, find, handle, sign_out, sign_out_in, suspend, suspend_in, unsuspend, unsuspend_in,
+    NOWHERE, Suspension, find, handle, sign_out, sign_out_in, suspend, suspend_in, unsuspend, unsuspend_in,
 };
 pub use model::{DisplayName, EmailAddress, Locale, Metadata, User, UserRow, address_key, is_odd, name_key};
 pub use store::STATEMENTS;

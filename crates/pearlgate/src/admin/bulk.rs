@@ -22,7 +22,7 @@ use super::http::suspension;
 use super::shared::once;
 use super::store::{self, BulkRow, NextTarget};
 use crate::access::http::{named, page, settled};
-use crate::access::{self, By, Change, Denied, KeyRow, Operator, Who, may};
+use crate::access::{self, By, Change, Denied, KeyRow, Operator, Scope, Who, may};
 use crate::accounts::UserRow;
 use crate::app::App;
 use crate::openapi::ProblemDocument;
@@ -137,9 +137,15 @@ fn invalid(field: &str, words: impl Into<String>) -> Problem {
 /// What is to be done, from the fields that belong to it and no others.
 fn act(app: &App, body: &NewBulk) -> Result<Act, Problem> {
     let (reason, until) = (body.reason.clone(), body.until.as_deref());
-    let place = |role: &Option<String>| match role {
-        Some(role) => Ok((role.clone(), body.resource.clone().unwrap_or_default())),
-        None => Err(Problem::invalid(vec![FieldError::new("role", "required", "say which role")])),
+    let place = |role: &Option<String>| {
+        let wrong = |error: FieldError| Problem::invalid(vec![error]);
+        let role =
+            role.clone().ok_or_else(|| wrong(FieldError::new("role", "required", "say which role")))?;
+        if role.contains('\0') {
+            return Err(invalid("role", "has no null character"));
+        }
+        let scope = Scope::parse("resource", body.resource.as_deref().unwrap_or_default()).map_err(wrong)?;
+        Ok((role, scope.as_str().to_owned()))
     };
     let act = match body.action.as_str() {
         "suspend" => Act::Suspend(suspension(app, reason.unwrap_or_default(), until)?),
@@ -278,7 +284,7 @@ pub async fn list_bulk(
 
 /// Stop it
 ///
-/// What was done stays done.
+/// What was done stays done. For whoever began it, or stands above them.
 #[utoipa::path(delete, path = "/v1/admin/bulk/{id}", tag = "admin", security(("access_token" = [])),
     params(("id" = String, Path, description = "`blk_…`")),
     responses((status = 204, description = "Also when it was over"), (status = "4XX", body = ProblemDocument)))]
@@ -289,11 +295,15 @@ pub async fn stop_bulk(
 ) -> Result<StatusCode, Problem> {
     let (inner, by, id) = (app.clone(), operator.by, named::<BulkActionRow>(&id)?);
     let done = app.db.write(move |tx| {
-        if let Err(denied) = may(tx, &inner, &by, "users:write")? {
-            return Ok(Err(denied));
-        }
-        if tx.opt::<BulkRow>(&store::BULK, params![id])?.is_none() {
+        let standing = match may(tx, &inner, &by, "users:write")? {
+            Ok(standing) => standing,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let Some(row) = tx.opt::<BulkRow>(&store::BULK, params![id])? else {
             return Ok(Err(Denied::NotFound));
+        };
+        if by.person() != Some(row.asker) && !access::stands_above(tx, &standing, row.asker)? {
+            return Ok(Err(Denied::Level("Whoever began it stands as high as you, or higher.")));
         }
         if tx.opt::<(i64,)>(&store::BULK_END, params![id, "stopped", inner.clock.now()])?.is_some() {
             inner.audit_by(tx, &Stream::server(), "bulk_stopped", &by, json!({ "bulk": id }))?;

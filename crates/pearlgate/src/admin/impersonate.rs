@@ -74,8 +74,11 @@ pub async fn impersonate(
     }
     let until = app.clock.now() + lifetime.min(app.access_tokens.lifetime());
     let done = on_person(&app, operator.by, "users:impersonate", user, move |tx, app, by| {
+        if !mailed::may_tell(tx, app, user)? {
+            return Ok(Err(Denied::Conflict(mailed::TOLD_ENOUGH.into())));
+        }
         let with = AsAnother { operator: (who, session), user, reason: &reason, until };
-        let Some(row) = sessions::begin_as(tx, app, with, by.from)? else {
+        let Some(row) = sessions::begin_as(tx, app, with)? else {
             return Ok(Err(Denied::Conflict("They are shut out: there is nothing to see.".into())));
         };
         let details = json!({ "as": row.session_id, "reason": reason });

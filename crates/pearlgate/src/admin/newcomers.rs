@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use foundation::db;
 use foundation::http::{Claim, IdempotencyKey, Json};
-use foundation::kernel::{FieldError, Id, Problem, Secret};
+use foundation::kernel::{Id, Problem};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -17,7 +17,6 @@ use crate::accounts::http::keep;
 use crate::accounts::{DisplayName, EmailAddress, Locale, Metadata, UserRow};
 use crate::app::App;
 use crate::openapi::ProblemDocument;
-use crate::passwords;
 use crate::registration::{self, NewPerson, Unmade, Way};
 
 /// Whoever makes people needs this.
@@ -40,18 +39,15 @@ pub struct NewUser {
     #[serde(default)]
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
-    /// Whether the address is known to be theirs. Otherwise a mail asks whoever reads it for a password.
+    /// Whether the address is known to be theirs: they set a password with "forgot password", or come by a mailed link or a
+    /// provider. Otherwise a mail asks whoever reads it for a password.
     #[serde(default)]
     email_verified: bool,
-    /// By the same rules as everybody's; only with `email_verified`. Without one they set it with "forgot password".
-    #[serde(default, deserialize_with = "crate::router::present")]
-    #[schema(value_type = Option<String>)]
-    password: Option<Secret>,
 }
 
 /// Make somebody
 ///
-/// With what everybody new is given. Needs a fresh session. 409 when the address is somebody's, proven or not. Repeated under the
+/// With what everybody new is given, and no password: nobody knows one but its owner. Needs a fresh session. 409 when the address is somebody's, proven or not. Repeated under the
 /// same `Idempotency-Key` it answers with the person as they are by then.
 #[utoipa::path(post, path = "/v1/admin/users", tag = "admin", security(("access_token" = [])), request_body = NewUser,
     params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body makes nobody again, for 24 hours")),
@@ -64,43 +60,29 @@ pub async fn add_user(
 ) -> Result<(StatusCode, JsonAnswer<AdminUser>), Problem> {
     operator.must_be_fresh(&app)?;
     let metadata = Value::Object(body.metadata.clone()).to_string();
-    let password = body.password.as_ref().map_or("", Secret::reveal);
     let verified = if body.email_verified { "1" } else { "0" };
-    let parts = [body.email.as_str(), &body.display_name, &body.locale, &metadata, verified, password]
-        .map(str::as_bytes);
+    let parts =
+        [body.email.as_str(), &body.display_name, &body.locale, &metadata, verified].map(str::as_bytes);
     let key = app.idempotency.key(&headers, &operator.by.actor(), "users", &parts)?;
-    let person = person(&app, body).await?;
+    let person = person(&app, &body)?;
     let user: Id<UserRow> = once(&app, &key, make(&app, operator.by, person, &key)).await?;
     Ok((StatusCode::CREATED, shown(&app, user).await?))
 }
 
-/// Checks everything that needs no transaction, and hashes the password.
-async fn person(app: &App, body: NewUser) -> Result<NewPerson, Problem> {
+/// Checks everything that needs no transaction.
+fn person(app: &App, body: &NewUser) -> Result<NewPerson, Problem> {
     let mut errors = Vec::new();
     let email = keep(&mut errors, Some(EmailAddress::parse("email", &body.email)));
     let name = keep(&mut errors, Some(DisplayName::parse("display_name", &body.display_name)));
     let locale = keep(&mut errors, Some(Locale::parse("locale", &body.locale)));
     let metadata = keep(&mut errors, Some(Metadata::parse("metadata", &body.metadata)));
-    if body.password.is_some() && !body.email_verified {
-        let words = "is only for an address that is verified: whoever reads the mail chooses one";
-        errors.push(FieldError::new("password", "invalid", words));
-    }
-    let (Some(email), Some(display_name), Some(locale), Some(metadata), true) =
-        (email, name, locale, metadata, errors.is_empty())
+    let (Some(email), Some(display_name), Some(locale), Some(metadata)) = (email, name, locale, metadata)
     else {
         return Err(Problem::invalid(errors));
     };
     registration::admits(&app.settings.people, &email, Way::Asked)?;
-    let password = match &body.password {
-        Some(text) => {
-            let about = passwords::about_newcomer(app, email.as_str(), &display_name.0);
-            let chosen = passwords::choose(app, "password", text, &about).await?;
-            Some((app.hashes.hash(&chosen.password).await?, chosen.asked))
-        }
-        None => None,
-    };
     let id = Id::new(&app.clock, &app.chance);
-    Ok(NewPerson { id, email, display_name, locale, metadata, proven: body.email_verified, password })
+    Ok(NewPerson { id, email, display_name, locale, metadata, proven: body.email_verified })
 }
 
 /// Makes them, once under a key; none when it was done before.

@@ -41,8 +41,8 @@ statements! {
             (id, action, details, asked_by, asker, session, address, state, total, done, refused, created_at, changed_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', $8, 0, 0, $9, $9)";
     BULK_TARGET = "INSERT INTO bulk_targets (bulk_id, number, user_id, outcome) VALUES ($1, $2, $3, '')";
-    BULK = "SELECT id, action, asked_by, state, total, done, refused, created_at, changed_at FROM bulk_actions WHERE id = $1";
-    BULKS = "SELECT id, action, asked_by, state, total, done, refused, created_at, changed_at FROM bulk_actions
+    BULK = "SELECT id, action, asked_by, asker, state, total, done, refused, created_at, changed_at FROM bulk_actions WHERE id = $1";
+    BULKS = "SELECT id, action, asked_by, asker, state, total, done, refused, created_at, changed_at FROM bulk_actions
         WHERE id < $1 ORDER BY id DESC LIMIT $2";
     BULK_REFUSED = "SELECT t.user_id, t.outcome FROM bulk_targets t
         WHERE t.bulk_id = $1 AND t.outcome <> '' AND t.outcome <> 'done' ORDER BY t.number LIMIT $2";
@@ -64,6 +64,7 @@ record! {
         pub(super) id: Id<BulkActionRow>,
         pub(super) action: String,
         pub(super) asked_by: String,
+        pub(super) asker: Id<UserRow>,
         pub(super) state: String,
         pub(super) total: i64,
         pub(super) done: i64,

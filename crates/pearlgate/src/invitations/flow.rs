@@ -335,7 +335,11 @@ impl Arrival<'_> {
         }
         access::give(tx, self.app, user, (&row.invited_by, &roles))?;
         let details = json!({ "invitation": row.id });
-        self.app.audit_own(tx, user, "invitation_accepted", self.from, details)?;
+        // Of somebody who had an account nobody but the link was shown.
+        match begins {
+            true => self.app.audit_own(tx, user, "invitation_accepted", self.from, details)?,
+            false => self.app.audit(tx, &Stream::of(user), "invitation_accepted", self.from, details)?,
+        }
         if begins { self.enter(tx, user) } else { Ok(Outcome::Done(Accepted::Joined)) }
     }
 
@@ -358,8 +362,11 @@ impl Arrival<'_> {
             proof: Proof::PASSWORD,
             visit: visit.clone(),
         };
-        Ok(mfa::enter(tx, self.app, &with, *transport)?
-            .map_or_else(Outcome::Barred, |entered| Outcome::Done(Accepted::In(Box::new(entered)))))
+        let entered = mfa::enter(tx, self.app, &with, *transport)?;
+        let kind = entered.as_ref().map_or("sign_in_refused", Entered::event);
+        let own = entered.as_ref().map_or(user.into(), |entered| entered.own(user));
+        self.app.audit_own(tx, own, kind, self.from, json!({ "by": "invitation" }))?;
+        Ok(entered.map_or_else(Outcome::Barred, |entered| Outcome::Done(Accepted::In(Box::new(entered)))))
     }
 
     /// It is worth nothing any more, and gone.

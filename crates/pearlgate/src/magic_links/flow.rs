@@ -93,6 +93,9 @@ pub fn mail_link(
 ) -> db::Result<Id<MagicLinkRow>> {
     let may = mailed::may_ask(tx, app, address_key, Asked::MagicLink)?;
     mailed::lock_person(tx, user)?;
+    if !registration::may_begin(tx, app, user, address_key)? {
+        return Ok(id);
+    }
     if !may {
         mailed::keep_last(tx, app, user)?;
         let last: Option<(Id<MagicLinkRow>,)> = tx.opt(&store::ID_OF, params![user])?;

@@ -18,6 +18,7 @@ use crate::app::App;
 /// What a mailbox is hidden under.
 const MAILBOX: &[u8] = b"mailbox";
 const SECOND_STEP: &[u8] = b"mailbox, second step";
+const OPERATORS: &[u8] = b"mailbox, operators";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -192,12 +193,19 @@ pub fn may_ask(tx: &mut Tx<'_>, app: &App, address_key: &str, what: Asked) -> db
     }
     let now = app.clock.now();
     // What follows a right password is nobody's to use up.
-    let row = if what == Asked::SecondStep { SECOND_STEP } else { MAILBOX };
+    let row = match what {
+        Asked::SecondStep => SECOND_STEP,
+        // Nor is what operators do: nobody keeps them from it by having mails sent.
+        Asked::Operator => OPERATORS,
+        _ => MAILBOX,
+    };
     let mailbox = app.code_key.current().mac_parts(&[row, mailbox(address_key).as_bytes()]);
     let (number,): (i64,) = tx.one(&store::ASK, params![mailbox, now])?;
     tx.execute(&store::FORGET_ASKED, params![mailbox, now - DAY])?;
     let (hour, day) = (i64::from(caps.per_hour), i64::from(caps.per_day));
-    let (of_hour, of_day) = share(caps.per_hour, caps.per_day);
+    // Where there is one kind, it has all of it.
+    let (of_hour, of_day) =
+        if what == Asked::Operator { (hour, day) } else { share(caps.per_hour, caps.per_day) };
     let asked: Option<(i64,)> = tx.opt(
         &store::ASKED,
         params![mailbox, number, now, what.as_str(), now - HOUR, hour, of_hour, now - DAY, day, of_day],
@@ -225,6 +233,21 @@ pub fn keep_last(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()
         tx.execute(statement, params![user, now + lifetime, now - DAY, now, MAX_GUESSES])?;
     }
     Ok(())
+}
+
+/// Why an operator cannot do now what its person would be told of.
+pub const TOLD_ENOUGH: &str = "Their mailbox has had as many mails as it may have for now, and they have to be told of this: try again in an hour.";
+
+/// Whether somebody can be told of one more thing that an operator does to them, which is counted as mails are that strangers
+/// ask for, apart from those. Locks the mailbox: ask before the person is locked.
+///
+/// # Errors
+/// As every statement.
+pub fn may_tell(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
+    match tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])? {
+        Some((key,)) => may_ask(tx, app, &key, Asked::Operator),
+        None => Ok(true),
+    }
 }
 
 /// A link with which whoever reads this mailbox, the account's until now, can say later that something was not their

@@ -73,6 +73,8 @@ pub enum Asked {
     SecondStep,
     /// An invitation: an operator asks for it, and strangers cannot use up their share of it.
     Invitation,
+    /// What an operator does to somebody, who is told.
+    Operator,
     /// What carries no way in: that an address has an account, or that somebody wants to move to it.
     Notice,
 }
@@ -86,6 +88,7 @@ impl Asked {
             Self::Unlock => "unlock",
             Self::SecondStep => "second_step",
             Self::Invitation => "invitation",
+            Self::Operator => "operator",
             Self::Notice => "notice",
         }
     }

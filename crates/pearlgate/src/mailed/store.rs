@@ -11,6 +11,7 @@ statements! {
     /// Where somebody can be told of something: at an address that they have proven.
     PROVEN_ADDRESS = "SELECT e.address FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id
         WHERE e.user_id = $1";
+    ADDRESS_KEY = "SELECT address_key FROM user_emails WHERE user_id = $1";
     SPEND_ACCOUNT_GUESS = "INSERT INTO code_failures (user_id, in_a_row, today, today_ends_at)
         SELECT u.id, 1, 1, $3 FROM users u WHERE u.id = $1
         ON CONFLICT (user_id) DO UPDATE SET in_a_row = code_failures.in_a_row + 1,

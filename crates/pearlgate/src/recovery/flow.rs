@@ -79,6 +79,9 @@ async fn send(app: App, job: ForgotPassword) -> Result<(), JobError> {
             let Some((user,)) = who else { return Ok(()) };
             let may = mailed::may_ask(tx, &inner, &job.address_key, Asked::Reset)?;
             mailed::lock_person(tx, user)?;
+            if !registration::may_begin(tx, &inner, user, &job.address_key)? {
+                return Ok(());
+            }
             if !may {
                 return mailed::keep_last(tx, &inner, user);
             }
@@ -305,6 +308,7 @@ pub(crate) async fn not_me(app: &App, token: &Secret, from: ClientAddress) -> Re
             // Somebody else has proven the address by now, so the account stays at the one that was disavowed: nobody
             // gets in by that mailbox until an operator has looked.
             tx.execute(&store::SUSPEND, params![user, "disavowed by its former address", now])?;
+            accounts::stays_out(tx, user)?;
             webhooks::tell(tx, &inner, user, "user.suspended", &json!({}))?;
         }
         inner.audit_own(tx, user, "disavowed", from, json!({ "address_restored": back }))?;

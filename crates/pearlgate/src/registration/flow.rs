@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::model::{PREFIX, PURPOSE, Refusal, VerificationRow};
+use super::policy::{Way, admits};
 use super::register::{self, Register};
 use super::store::{self, Consumed, Guess, Holder, Open};
 use crate::accounts::{EmailAddress, UserRow};
@@ -317,6 +318,20 @@ pub fn forget_profile(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<()> {
     tx.execute(&store::REPLACE_PROFILE, params![user, "", "", "{}", ""]).map(|_| ())
 }
 
+/// Whether somebody may still begin whose account is there and not proven: who registered before the door was closed, or before
+/// their domain was left out, is mailed nothing that would let them in.
+///
+/// # Errors
+/// As every statement.
+pub fn may_begin(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, address_key: &str) -> db::Result<bool> {
+    let people = &app.settings.people;
+    if (people.open && people.domains.is_empty()) || tx.one::<(bool,)>(&store::IS_HERE, params![user])?.0 {
+        return Ok(true);
+    }
+    let email = EmailAddress::parse("email", address_key);
+    Ok(email.is_ok_and(|email| admits(people, &email, Way::ByThemselves).is_ok()))
+}
+
 /// Sends the verification mail of an address again. The request writes the same for every address: whether there is
 /// anything to send is found out by the job, where nobody can measure it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -365,6 +380,9 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
             let Some(open) = tx.opt::<Open>(&store::OPEN_OF, params![job.address_key])? else {
                 return Ok(());
             };
+            if !may_begin(tx, &inner, open.user_id, &job.address_key)? {
+                return Ok(());
+            }
             let proofs = Proofs::new(PREFIX, &inner.chance);
             let (link, code) = (proofs.token.digest(), code(&inner, open.verification_id, &proofs.code));
             let expires_at = inner.clock.now() + inner.settings.verification_lifetime;

@@ -20,7 +20,7 @@ mod policy;
 mod register;
 mod store;
 
-pub use flow::{ResendVerification, first_proof, forget_profile, handle, sweep};
+pub use flow::{ResendVerification, first_proof, forget_profile, handle, may_begin, sweep};
 pub use model::{Refusal, VerificationRow};
 pub use policy::{NotAdmitted, Way, admits};
 pub use register::{

@@ -239,8 +239,6 @@ pub struct NewPerson {
     pub metadata: Metadata,
     /// Whether the operator says that the address is theirs; otherwise a mail asks them.
     pub proven: bool,
-    /// The hash of a password and whether the breach service was asked about it: of a proven address alone.
-    pub password: Option<(String, bool)>,
 }
 
 /// Why somebody is not made.
@@ -295,10 +293,6 @@ pub fn make(tx: &mut Tx<'_>, app: &App, by: &By, person: &NewPerson) -> db::Resu
     }
     tx.one::<(i64,)>(&store::VERIFIED, params![user, now])?;
     lockout::forget(tx, app, user)?;
-    if let Some((hash, asked)) = &person.password {
-        passwords::set(tx, user, hash, now)?;
-        passwords::note_breach_check(tx, user, *asked, now)?;
-    }
     webhooks::tell(tx, app, user, "user.created", &json!({}))
 }
 

@@ -73,6 +73,9 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = users.id)
         AND NOT EXISTS (SELECT 1 FROM user_roles g JOIN roles r ON r.name = g.role
             WHERE g.user_id = users.id AND r.level > 0)";
+    /// Whether somebody is here already as far as the policy is concerned: their address is proven, or an operator brought them.
+    IS_HERE = "SELECT CAST(CASE WHEN EXISTS (SELECT 1 FROM verified_emails v WHERE v.user_id = $1)
+            OR EXISTS (SELECT 1 FROM imported_users i WHERE i.user_id = $1) THEN 1 ELSE 0 END AS BIGINT)";
     /// An operator brought them here: they are not swept away.
     BROUGHT = "INSERT INTO imported_users (user_id, source, imported_at) VALUES ($1, $2, $3)";
     /// Whether a link is the one that an operator had mailed to somebody whom they made: nobody has registered since.

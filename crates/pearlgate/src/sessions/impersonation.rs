@@ -1,7 +1,6 @@
 //! Sessions in which an operator is somebody else: one access token that says so, nothing that renews it, and never fresh.
 
 use foundation::db::{self, Tx};
-use foundation::http::ClientAddress;
 use foundation::kernel::{Id, Problem, Secret, Timestamp};
 use foundation::params;
 
@@ -32,18 +31,12 @@ pub struct AsAnother<'r> {
 ///
 /// # Errors
 /// As every statement.
-pub fn begin_as(
-    tx: &mut Tx<'_>,
-    app: &App,
-    with: AsAnother<'_>,
-    from: ClientAddress,
-) -> db::Result<Option<SessionUser>> {
+pub fn begin_as(tx: &mut Tx<'_>, app: &App, with: AsAnother<'_>) -> db::Result<Option<SessionUser>> {
     let (now, id) = (app.clock.now(), Id::<SessionRow>::new(&app.clock, &app.chance));
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_BEGINNER, params![with.user])?;
     // A device of nobody's: it is not remembered.
     let device: Id<SessionRow> = Id::from_bytes(app.chance.bytes());
-    let address = from.to_string();
-    let values = params![id, with.user, now, with.until, device, NAME, address];
+    let values = params![id, with.user, now, with.until, device, NAME];
     if tx.opt::<(Timestamp,)>(&store::BEGIN_AS, values)?.is_none() {
         return Ok(None);
     }

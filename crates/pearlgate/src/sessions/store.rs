@@ -42,7 +42,7 @@ statements! {
     BEGIN_AS = "INSERT INTO sessions
             (id, user_id, created_at, authenticated_at, expires_at, aal, amr, device_id, device_name, address,
                 last_seen_at, idle, place, factor_at)
-        SELECT $1, u.id, $3, 0, $4, 1, 'impersonation', $5, $6, $7, $3, 0, '', 0
+        SELECT $1, u.id, $3, 0, $4, 1, 'impersonation', $5, $6, '', $3, CAST($4 AS BIGINT) - CAST($3 AS BIGINT), '', 0
         FROM users u WHERE u.id = $2 AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)
         RETURNING created_at";
     IMPERSONATE = "INSERT INTO impersonations (session_id, operator_id, operator_session_id, reason)
@@ -68,7 +68,7 @@ statements! {
                 JOIN sessions o ON o.id = i.operator_session_id
                 JOIN user_roles g ON g.user_id = i.operator_id AND g.resource = ''
                 JOIN role_effects f ON f.role = g.role
-                WHERE i.session_id = s.id AND o.expires_at > $2
+                WHERE i.session_id = s.id AND o.expires_at > $2 AND o.aal >= 2
                     AND f.permission IN ('*', 'users:*', 'users:impersonate')))";
     /// The same for whoever shows the refresh token itself, as a cookie: the current one, or its predecessor as long
     /// as that is given the same successor.

@@ -156,6 +156,7 @@ fn of<'r>(raw: &'r RawLimits, limit: &Limit) -> &'r RawLimit {
         name if name == l::PROOF_NETWORK.name => &raw.proof_network,
         name if name == l::REFRESH.name => &raw.refresh,
         name if name == l::FACTOR_CHANGES.name => &raw.factor_changes,
+        name if name == l::EXPORTS.name => &raw.exports,
         _ => &raw.reauthentication,
     }
 }

@@ -159,6 +159,7 @@ section!(RawLimits {
     refresh: RawLimit,
     reauthentication: RawLimit,
     factor_changes: RawLimit,
+    exports: RawLimit,
     mails: RawMails,
     history: RawHistory,
 });

@@ -73,6 +73,13 @@ both! {
         let key = call(app, Method::POST, "/v1/admin/api-keys", &maker.access, &key).await.str("/key");
         let of_key = BTreeSet::from(["users:read".to_owned(), "audit:read".to_owned()]);
         actors.push(("key".into(), key, &of_key, None));
+        // Whoever is somebody else for a while is no operator, whatever either of them may.
+        let helped = app.person("helped@example.com").await;
+        give(app, &helped, "moderator", "").await;
+        let boss = actors.iter().find(|actor| actor.0 == OWNER).unwrap().1.clone();
+        let path = format!("/v1/admin/users/{}/impersonate", helped.id);
+        let as_another = call(app, Method::POST, &path, &boss, &json!({ "reason": "x" })).await.str("/access_token");
+        actors.push(("an owner as a moderator".into(), as_another, &held["moderator"], Some("403 mfa_required")));
 
         let routes = doors(&app.app).routes;
         let operators: Vec<&Route> = routes.iter().filter(|route| matches!(route.guard, Guard::Operator(_))).collect();

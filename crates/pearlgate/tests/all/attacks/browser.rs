@@ -49,7 +49,7 @@ both! {
             private(path, &post(app, path, &body).await);
         }
         for (method, path) in [(Method::GET, "/v1/me"), (Method::HEAD, "/v1/me"), (Method::PATCH, "/v1/me"), (Method::GET, "/v1/me/activity"), (Method::GET, "/v1/me?x.css"),
-            (Method::DELETE, "/v1/me"), (Method::OPTIONS, "/v1/me"), (Method::GET, "/v1/auth/login"), (Method::GET, "/dev/v1/messages"), (Method::GET, "/dev/mailbox")] {
+            (Method::PUT, "/v1/me"), (Method::OPTIONS, "/v1/me"), (Method::GET, "/v1/auth/login"), (Method::GET, "/dev/v1/messages"), (Method::GET, "/dev/mailbox")] {
             for (token, validator) in [(ada.access.as_str(), "*"), (elsewhere.access.as_str(), "\"x\""), ("garbage", "*")] {
                 let request = app.request(method.clone(), path).bearer_auth(token).header("if-none-match", validator);
                 let request = request.header("if-modified-since", "Mon, 23 Nov 2026 10:00:00 GMT").json(&json!({}));

@@ -7,13 +7,13 @@ use pearlgate::transfer::{Extras, Importer, Preset, Said, Tally, import_users};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::support::{ask, clean, mails, post};
+use super::support::{ask, clean, mails, post, token_of};
 use crate::journeys::access::call;
 use crate::journeys::invitations::{INVITATIONS, accept, founder, invited};
 use crate::journeys::newcomers::USERS;
 use crate::support::browser::{Browser, COMPLETE, IDENTITIES};
 use crate::support::idp::Idp;
-use crate::support::{Answer, PASSWORD, Person, TestApp};
+use crate::support::{Answer, Engine, PASSWORD, Person, TestApp};
 use crate::with_idp;
 
 const CLOSED: &str = "403 registration_closed";
@@ -62,9 +62,14 @@ fn same(answer: &Answer) -> String {
 
 /// Somebody whom the owner makes, signed in.
 async fn made(app: &TestApp, owner: &Person, email: &str) -> Person {
-    let body = json!({ "email": email, "display_name": "Pat", "email_verified": true, "password": PASSWORD });
+    let body = json!({ "email": email, "display_name": "Pat", "email_verified": true });
     let made = call(app, Method::POST, USERS, &owner.access, &body).await;
     assert_eq!(made.status, 201, "{}", made.text);
+    post(app, "/v1/auth/forgot-password", &json!({ "email": email })).await;
+    let mail = app.mail(email, "password_reset", 1).await;
+    let reset = json!({ "token": token_of(&mail.links[0]), "password": PASSWORD });
+    assert_eq!(post(app, "/v1/auth/reset-password", &reset).await.status, 200);
+    app.quiet().await;
     Person::of(&app.login(email, PASSWORD).await)
 }
 
@@ -173,4 +178,34 @@ with_idp! { "[registration]\ndomains = [\"ex.test\", \"*.org.test\"]";
         let person = json!({ "sub": "s3", "email": "w@ex.test", "email_verified": true, "name": "Wera" });
         assert_eq!(come(app, idp, person).await.status, 200, "the trap");
     }
+}
+
+/// Whoever registered before the door was closed does not come in by asking for mail after mail.
+async fn a_foot_in_the_door(engine: Engine) {
+    let app = TestApp::with(engine, true, "").await;
+    register(&app, "early@ex.test").await;
+    app.mail("early@ex.test", "verify_email", 1).await;
+    let ada = app.person("ada@ex.test").await;
+    app.quiet().await;
+    let app = app.restart("[registration]\nopen = false\n").await;
+    for email in ["early@ex.test", &ada.email] {
+        for path in ["/v1/auth/resend-verification", "/v1/auth/forgot-password", "/v1/auth/magic-link"] {
+            assert_eq!(post(&app, path, &json!({ "email": email })).await.status, 202, "{path}");
+        }
+    }
+    app.mail(&ada.email, "password_reset", 1).await;
+    app.mail(&ada.email, "magic_link", 1).await;
+    app.quiet().await;
+    assert_eq!(app.app.mailbox.as_ref().unwrap().list(Some("early@ex.test"), None).len(), 0);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_registered_before_the_door_was_closed_stays_outside_on_sqlite() {
+    a_foot_in_the_door(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_registered_before_the_door_was_closed_stays_outside_on_postgres() {
+    a_foot_in_the_door(Engine::Postgres).await;
 }

@@ -165,3 +165,26 @@ both! {
         assert_eq!(app.count("SELECT COUNT(*) FROM audit_events WHERE kind = 'invitation_void' AND stream = 'server'").await, 7);
     }
 }
+
+both! {
+    async fn what_a_thief_invited_ends_with_what_they_had(app: &TestApp) {
+        academy(app).await;
+        let (boss, _) = staff(app, "boss@ex.test", "owner").await;
+        let (admin, _) = staff(app, "admin@ex.test", "admin").await;
+        // In the stolen session: by hand, and by a key.
+        let key = json!({ "name": "k", "permissions": ["invitations:write"] });
+        let key = call(app, Method::POST, "/v1/admin/api-keys", &admin.access, &key).await.str("/key");
+        let moderator = json!([{ "role": "moderator" }]);
+        let (_, by_hand) = invited(app, &admin.access, "m1@evil.test", moderator, 1).await;
+        let (_, by_key) = invited(app, &key, "m2@evil.test", json!([]), 1).await;
+        let (_, of_another) = invited(app, &boss.access, "kim@ex.test", json!([]), 1).await;
+        let path = format!("/v1/admin/users/{}/force-reset", admin.id);
+        assert_eq!(call(app, Method::POST, &path, &boss.access, &json!({})).await.status, 204);
+        for link in [&by_hand, &by_key] {
+            assert_eq!(accept(app, &token_of(link)).await.refusal(), DEAD);
+        }
+        assert_eq!(people_at(app, "m1@evil.test").await + people_at(app, "m2@evil.test").await, 0);
+        assert_eq!(accept(app, &token_of(&of_another)).await.status, 200, "what others asked for stays");
+        assert_eq!(app.count("SELECT COUNT(*) FROM audit_events WHERE kind = 'invitation_revoked'").await, 1);
+    }
+}

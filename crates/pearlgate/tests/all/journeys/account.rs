@@ -160,7 +160,7 @@ both_with! { true, "[mfa]\nemail_code = true\n";
         here(Method::POST, "/v1/me/email", json!({ "email": "new@example.com" })).await;
         let mail = app.mail("new@example.com", "email_change", 1).await;
         let wrong = send_as(app, Method::POST, "/v1/me/email/confirm", &ada.access, json!({ "code": wrong(&mail.code) })).await;
-        assert_eq!(wrong.status, 401, "{}", wrong.text);
+        assert_eq!(wrong.status, 422, "{}", wrong.text);
         here(Method::POST, "/v1/me/email/confirm", json!({ "code": mail.code })).await;
         here(Method::PUT, "/v1/me/password", json!({ "current_password": PASSWORD, "new_password": "seven amber kettles sing" })).await;
         let events = audit::list(&app.app.db, &Stream::of(ada.id.parse::<Id<UserRow>>().unwrap()), i64::MAX, 100).await.unwrap();

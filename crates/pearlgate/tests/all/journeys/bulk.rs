@@ -161,6 +161,9 @@ both! {
         assert_eq!(first.str("/id"), second.str("/id"));
         over(app, &owner.access, &first.str("/id")).await;
         let path = format!("/v1/admin/bulk/{}", first.str("/id"));
+        // Not by whoever stands below.
+        let admin = operator(app, "admin@example.com", "admin").await;
+        assert_eq!(call(app, Method::DELETE, &path, &admin.access, &json!({})).await.refusal(), DENIED);
         assert_eq!(call(app, Method::DELETE, &path, &owner.access, &json!({})).await.status, 204);
         assert_eq!(app.get_as(&path, &owner.access).await.str("/state"), "done", "what is over stays what it was");
         assert_eq!(app.count("SELECT COUNT(*) FROM bulk_actions").await, 1);
@@ -174,6 +177,9 @@ both! {
             (json!({ "action": "suspend", "users": [ada.id] }), "reason"),
             (json!({ "action": "suspend", "users": [ada.id], "reason": "x", "role": "student" }), "role"),
             (json!({ "action": "grant", "users": [ada.id] }), "role"),
+            (json!({ "action": "grant", "users": [ada.id], "role": "stu\u{0}dent" }), "role"),
+            (json!({ "action": "grant", "users": [ada.id], "role": "student", "resource": "course/ 42" }), "resource"),
+            (json!({ "action": "grant", "users": [ada.id], "role": "student", "resource": "a\u{0}b" }), "resource"),
         ] {
             let refused = begin(app, &owner.access, &body).await;
             assert_eq!((refused.status, refused.json["fields"][0]["field"].as_str()), (422, Some(field)), "{}", refused.text);

@@ -392,7 +392,7 @@ both! {
     async fn the_last_owner_stays(app: &TestApp) {
         let (boss, factor) = staff(app, "boss@example.com", "owner").await;
         assert_eq!(close_own(app, &boss.access).await.refusal(), CONFLICT);
-        assert_eq!(call(app, Method::DELETE, &of(&boss, ""), &boss.access, &json!({})).await.refusal(), CONFLICT);
+        assert_eq!(call(app, Method::DELETE, &of(&boss, ""), &boss.access, &json!({})).await.refusal(), DENIED, "not so");
         assert_eq!(accounts::close(&app.app, id(&boss)).await.unwrap(), Err(Denied::LastOwner));
         assert_eq!(accounts::suspend(&app.app, id(&boss), "x").await.unwrap(), Err(Denied::LastOwner));
         assert_eq!((closings(app).await, shut_out(app).await), (0, 0));
@@ -758,5 +758,71 @@ both! {
         assert_eq!(app.get_as(ME, &me.access).await.json["roles"], json!(["instructor"]));
         assert_eq!(places(app, "boss@example.com").await, Vec::<String>::new());
         whole(app, None).await;
+    }
+}
+
+both! {
+    async fn an_owner_has_the_time_to_take_it_back_that_everybody_has(app: &TestApp) {
+        let (boss, _) = staff(app, "boss@example.com", "owner").await;
+        operator(app, "other@example.com", "owner").await;
+        // As an operator one could have it done in minutes; not to oneself, and with no key of one's own.
+        assert_eq!(call(app, Method::DELETE, &of(&boss, ""), &boss.access, &json!({})).await.refusal(), DENIED);
+        let key = json!({ "name": "k", "permissions": ["users:write"] });
+        let key = call(app, Method::POST, "/v1/admin/api-keys", &boss.access, &key).await.str("/key");
+        assert_eq!(call(app, Method::DELETE, &of(&boss, ""), &key, &json!({})).await.refusal(), DENIED);
+        assert_eq!(closings(app).await, 0);
+        let (asked, _) = leave(app, &boss, 1).await;
+        assert_eq!(asked.str("/due_at"), (app.clock.now() + GRACE).to_string());
+    }
+}
+
+both! {
+    async fn what_an_operator_asked_for_is_not_done_when_they_may_not_any_more(app: &TestApp) {
+        academy(app).await;
+        let (boss, factor) = staff(app, "boss@example.com", "owner").await;
+        let thief = operator(app, "admin@example.com", "admin").await;
+        let ada = app.person("ada@example.com").await;
+        assert_eq!(call(app, Method::DELETE, &of(&ada, ""), &thief.access, &json!({})).await.status, 202);
+        app.mail(&ada.email, "account_closing", 1).await;
+        let suspend = json!({ "reason": "their session was stolen" });
+        assert_eq!(call(app, Method::POST, &of(&thief, "/suspend"), &boss.access, &suspend).await.status, 204);
+        app.quiet().await;
+        app.clock.advance(soon(app));
+        app.quiet().await;
+        assert!(there(app, &ada).await && closings(app).await == 1, "nothing is done, and nothing is forgotten");
+        // Somebody looks at it.
+        let boss = again(app, &boss.email, &factor).await;
+        assert_eq!(call(app, Method::POST, &of(&ada, "/restore"), &boss.access, &json!({})).await.status, 204);
+        assert_eq!(app.login(&ada.email, PASSWORD).await.status, 200);
+    }
+}
+
+both! {
+    async fn whoever_erases_somebody_does_not_erase_what_they_did_to_them(app: &TestApp) {
+        academy(app).await;
+        let (boss, _) = staff(app, "boss@example.com", "owner").await;
+        let puppet = json!({ "email": "puppet@example.com", "email_verified": true });
+        let made = call(app, Method::POST, "/v1/admin/users", &boss.access, &puppet).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let path = format!("/v1/admin/users/{}", made.str("/id"));
+        let roles = json!({ "roles": [{ "role": "student" }, { "role": "moderator" }] });
+        assert_eq!(call(app, Method::PUT, &format!("{path}/roles"), &boss.access, &roles).await.status, 200);
+        let be = json!({ "reason": "x" });
+        assert_eq!(call(app, Method::POST, &format!("{path}/impersonate"), &boss.access, &be).await.status, 200);
+        assert_eq!(call(app, Method::DELETE, &path, &boss.access, &json!({})).await.status, 202);
+        app.quiet().await;
+        app.clock.advance(soon(app));
+        app.until("they are gone", || async {
+            app.count("SELECT COUNT(*) FROM user_emails WHERE address_key = 'puppet@example.com'").await == 0
+        })
+        .await;
+        let server = audit::list(&app.app.db, &Stream::server(), i64::MAX, 100).await.unwrap();
+        let acts: Vec<Value> = server.iter().filter(|event| event.kind == "acted" && event.actor == boss.id)
+            .map(|event| serde_json::from_str(&event.details).unwrap())
+            .filter(|details: &Value| details["on"] == made.json["id"])
+            .collect();
+        for did in ["user_made", "role_granted", "impersonated", "closing_asked"] {
+            assert!(acts.iter().any(|act| act["did"] == did && act["session"] == json!(boss.session)), "{did}: {acts:?}");
+        }
     }
 }

@@ -135,6 +135,9 @@ both! {
         let ada = Person::of(&app.login(&ada.email, PASSWORD).await);
         assert_eq!(call(app, Method::DELETE, "/v1/me/sessions", &ada.access, &json!({})).await.status, 204);
         assert_eq!(ended(app, &three).await, "revoked_by_user");
+        // As often as their mailbox is told of it.
+        app.quiet().await;
+        app.forgive().await;
         // The person is shut out.
         let four = token(be(app, &fresh().await.access, &ada).await);
         pearlgate::accounts::suspend(&app.app, ada.id.parse().unwrap(), "x").await.unwrap().unwrap();
@@ -197,5 +200,23 @@ both_with! { true, "[impersonation]\nlifetime = \"0s\"\n";
         let owner = owner(app).await;
         let ada = app.person("ada@example.com").await;
         assert_eq!(be(app, &owner.access, &ada).await.refusal(), DENIED);
+    }
+}
+
+both! {
+    async fn nobody_is_mailed_without_end_by_somebody_who_helps(app: &TestApp) {
+        let (sam, ada, _) = as_ada(app).await;
+        for _ in 0..4 {
+            assert_eq!(be(app, &sam.access, &ada).await.status, 200);
+        }
+        // Mails that strangers ask for are no reason not to help, and the other way round.
+        for _ in 0..3 {
+            app.post("/v1/auth/forgot-password", json!({ "email": ada.email })).await;
+            app.quiet().await;
+        }
+        let refused = be(app, &sam.access, &ada).await;
+        assert!(refused.refusal() == "409 conflict" && refused.text.contains("as many mails"), "{}", refused.text);
+        assert_eq!(app.count("SELECT COUNT(*) FROM impersonations").await, 5);
+        app.mail(&ada.email, "impersonated", 5).await;
     }
 }

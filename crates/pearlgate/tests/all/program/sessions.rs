@@ -33,6 +33,8 @@ async fn a_sign_out_that_cannot_be_stored_is_no_sign_out_and_a_stored_one_surviv
     cluster.start().await;
     let start = || dev(dir.path()).set("database.url", &cluster.url()).set("database.connections", "4");
     let mut server = start().start().await;
+    let ready = || async { (server.api.get("/health/ready").await.status == 200).then_some(()) };
+    until("it can do its work", PATIENCE, ready).await;
     let ada = Person::of(&server.api.dev_person("ada@example.com").await);
     let other = Person::of(&server.api.login("ada@example.com").await);
     cluster.freeze();
