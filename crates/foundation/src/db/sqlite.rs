@@ -166,6 +166,7 @@ fn connect(path: &Path, reads_only: bool) -> Result<Sql> {
         .and_then(|_| {
             connection.execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                 PRAGMA secure_delete = FAST;
                  PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 268435456;",
             )
         })

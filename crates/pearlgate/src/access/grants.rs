@@ -173,5 +173,6 @@ fn write(
     }
     // Whoever comes to be an operator has an operator's sessions from now on.
     sessions::shorten_all(tx, app, user)?;
+    sessions::end_as(tx, app, user)?;
     note(tx, app, &user.to_string(), now)
 }

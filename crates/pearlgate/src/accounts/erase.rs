@@ -18,6 +18,7 @@ use foundation::params;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::flow::NOWHERE;
 use super::model::UserRow;
 use super::store;
 use crate::access;
@@ -71,8 +72,8 @@ pub(super) async fn erase(app: App, user: Id<UserRow>) -> Result<(), JobError> {
             Err(JobError::Later(ANOTHER_OWNER))
         }
         Outcome::Unasked => {
-            tracing::warn!(%user, "whoever asked for this account to be deleted may not any more: it stays shut out until an operator restores it");
-            Err(JobError::Later(ANOTHER_OWNER))
+            tracing::warn!(%user, "whoever asked for this account to be deleted may not any more: it is not, and stays suspended until an operator has looked");
+            Ok(())
         }
     }
 }
@@ -131,6 +132,9 @@ fn erased(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Outcome> 
     if asked_by != user.to_string() {
         let standing = access::standing_now(tx, &asked_by, app.clock.now())?;
         if !standing.may("users:write") || !access::stands_above(tx, &standing, user)? {
+            // It does not wait for them to be let in again. Somebody looks at it, and lifts the suspension or asks anew.
+            tx.opt::<(i64,)>(&store::KEEP, params![user])?;
+            app.audit(tx, &Stream::of(user), "closing_void", NOWHERE, json!({}))?;
             return Ok(Outcome::Unasked);
         }
     }

@@ -10,7 +10,7 @@ use foundation::http::{Json, OptionalJson};
 use foundation::kernel::{FieldError, PageRequest, Problem, Secret, Timestamp};
 use foundation::limits::Taken;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::closing;
@@ -23,7 +23,7 @@ use crate::limits::{self, EXPORTS};
 use crate::mfa;
 use crate::openapi::ProblemDocument;
 use crate::router::From;
-use crate::sessions::Current;
+use crate::sessions::{Current, Own};
 
 /// One's own account.
 #[derive(Debug, Serialize, ToSchema)]
@@ -256,7 +256,11 @@ pub async fn keep_account(
 /// One document, to be kept as a file; no password, token or key is in it. Needs a fresh session.
 #[utoipa::path(get, path = "/v1/me/export", tag = "account", security(("access_token" = [])),
     responses((status = 200, body = Export), (status = "4XX", body = ProblemDocument)))]
-pub async fn export_me(State(app): State<App>, current: Current) -> Result<impl IntoResponse, Problem> {
+pub async fn export_me(
+    State(app): State<App>,
+    current: Current,
+    From(from): From,
+) -> Result<impl IntoResponse, Problem> {
     // It is the person's own: an operator sees what operators see.
     if current.actor().is_some() {
         return Err(errors::problem("impersonated"));
@@ -267,6 +271,9 @@ pub async fn export_me(State(app): State<App>, current: Current) -> Result<impl 
         return Err(limits::too_many(&taken));
     }
     let all = export::everything(&app, current.row.user_id).await?;
+    let (inner, own): (App, Own) = (app.clone(), (&current).into());
+    let noted = app.db.write(move |tx| inner.audit_own(tx, own, "exported", from, json!({})));
+    noted.await.map_err(|e| e.to_problem())?;
     let file = [(header::CONTENT_DISPOSITION, "attachment; filename=\"account.json\"")];
     Ok((file, JsonAnswer(all)))
 }

@@ -235,11 +235,13 @@ pub async fn change_user(
 /// # Errors
 /// 422.
 pub(super) fn reason(text: String) -> Result<String, Problem> {
-    let fine = (1..=REASON).contains(&text.chars().count()) && !text.chars().any(accounts::is_odd);
+    let fine = (1..=REASON).contains(&text.chars().count())
+        && text.chars().any(char::is_alphanumeric)
+        && !text.chars().any(accounts::is_odd);
     if fine {
         return Ok(text);
     }
-    let words = "is one line of 1 to 500 characters";
+    let words = "is one line of 1 to 500 characters, in words";
     Err(Problem::invalid(vec![FieldError::new("reason", "invalid", words)]))
 }
 

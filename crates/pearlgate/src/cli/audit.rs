@@ -62,7 +62,7 @@ fn report(checked: &Checked, since: Option<Timestamp>) -> Vec<String> {
     });
     if *removed > 0 {
         lines.push(format!(
-            "{removed} older events were removed, as audit.keep has it or had it; nobody can say what they were."
+            "{removed} events were removed, because they were older than audit.keep or their person was erased; nobody can say what they were."
         ));
     }
     if let Some(since) = since {

@@ -62,7 +62,7 @@ async fn act(app: &App, command: &User, user: Id<UserRow>) -> Result<String, Str
         User::Delete { .. } | User::ResetFactors { cancel: false, .. }
             if app.settings.public_url.is_empty() =>
         {
-            Ok(NO_ADDRESS.to_owned())
+            Err(NO_ADDRESS.to_owned())
         }
         User::Delete { .. } => {
             let due = accounts::close(app, user).await.map_err(words)?.map_err(|denied| nothing(&denied))?;

@@ -5,10 +5,10 @@ use foundation::kernel::{Id, Problem, Secret, Timestamp};
 use foundation::params;
 
 use super::access_tokens::Actor;
-use super::flow::{nearest_second, signed};
-use super::model::SessionRow;
+use super::flow::{end, nearest_second, signed};
+use super::model::{EndReason, SessionRow};
 use super::store::{self, SessionUser};
-use crate::accounts::UserRow;
+use crate::accounts::{NOWHERE, UserRow};
 use crate::app::App;
 
 /// What such a session is called in the person's list.
@@ -43,6 +43,18 @@ pub fn begin_as(tx: &mut Tx<'_>, app: &App, with: AsAnother<'_>) -> db::Result<O
     let (operator, session) = with.operator;
     tx.execute(&store::IMPERSONATE, params![id, operator, session, with.reason])?;
     store::load(tx, id, now)
+}
+
+/// What somebody may has changed: nobody is another by what they could do before, and nobody is them.
+///
+/// # Errors
+/// As every statement.
+pub fn end_as(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
+    let sessions: Vec<(Id<SessionRow>,)> = tx.all(&store::AS_ANOTHER, params![user])?;
+    for (session,) in sessions {
+        end(tx, app, session, EndReason::RevokedByAdmin, NOWHERE)?;
+    }
+    Ok(())
 }
 
 /// Its access token, and for how many seconds that is good.

@@ -39,7 +39,7 @@ pub use flow::{
 };
 pub use guard::Current;
 pub(crate) use guard::{Came, bearer, current, reason as end_reason, require};
-pub use impersonation::{AsAnother, begin_as, token_as};
+pub use impersonation::{AsAnother, begin_as, end_as, token_as};
 pub use model::{EndReason, Proof, RefreshKey, SessionRow, Shown};
 pub use own::{Disowned, Own, disown, disownable, end_in, list_of, renew, renew_in};
 pub use places::Places;

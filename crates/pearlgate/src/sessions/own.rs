@@ -13,7 +13,7 @@ use super::guard::{Current, reason};
 use super::http::OwnSession;
 use super::model::{EndReason, Proof, REPEATABLE, SessionRow, Shown};
 use super::store::{self, Ended, Inspected, Listed};
-use crate::accounts::UserRow;
+use crate::accounts::{NOWHERE, UserRow};
 use crate::app::App;
 use crate::errors;
 
@@ -87,12 +87,17 @@ pub(super) async fn end_one(
         current.must_be_fresh(app)?;
     }
     let (inner, user) = (app.clone(), current.row.user_id);
+    // Whoever was somebody else leaves; the person did nothing.
+    let (reason, from) = match current.actor() {
+        Some(_) => (EndReason::LoggedOut, NOWHERE),
+        None => (EndReason::RevokedByUser, from),
+    };
     let ended = app.db.write(move |tx| {
         tx.opt::<(Id<UserRow>,)>(&store::LOCK_COUNTED, params![user])?;
         tx.execute(&store::UNTRUST_OF_SESSION, params![session, user])?;
         let ended: Option<Ended> = tx.opt(&store::END_OWN, params![session, user])?;
         if let Some(ended) = &ended {
-            remember(tx, &inner, ended, EndReason::RevokedByUser, from)?;
+            remember(tx, &inner, ended, reason, from)?;
         }
         Ok(ended.is_some())
     });

@@ -45,6 +45,9 @@ statements! {
         SELECT $1, u.id, $3, 0, $4, 1, 'impersonation', $5, $6, '', $3, CAST($4 AS BIGINT) - CAST($3 AS BIGINT), '', 0
         FROM users u WHERE u.id = $2 AND NOT EXISTS (SELECT 1 FROM suspensions x WHERE x.user_id = u.id)
         RETURNING created_at";
+    /// Sessions in which somebody is another, or another is them.
+    AS_ANOTHER = "SELECT i.session_id FROM impersonations i WHERE i.operator_id = $1
+        UNION SELECT s.id FROM sessions s JOIN impersonations i ON i.session_id = s.id WHERE s.user_id = $1";
     IMPERSONATE = "INSERT INTO impersonations (session_id, operator_id, operator_session_id, reason)
         VALUES ($1, $2, $3, $4)";
     BEGIN_REFRESH = "INSERT INTO refresh_tokens
@@ -69,7 +72,11 @@ statements! {
                 JOIN user_roles g ON g.user_id = i.operator_id AND g.resource = ''
                 JOIN role_effects f ON f.role = g.role
                 WHERE i.session_id = s.id AND o.expires_at > $2 AND o.aal >= 2
-                    AND f.permission IN ('*', 'users:*', 'users:impersonate')))";
+                    AND f.permission IN ('*', 'users:*', 'users:impersonate')
+                    AND EXISTS (SELECT 1 FROM user_roles k JOIN roles r ON r.name = k.role
+                        WHERE k.user_id = i.operator_id AND k.resource = ''
+                            AND (r.level >= 100 OR r.level > COALESCE((SELECT MAX(t.level) FROM user_roles h
+                                JOIN roles t ON t.name = h.role WHERE h.user_id = s.user_id), 0)))))";
     /// The same for whoever shows the refresh token itself, as a cookie: the current one, or its predecessor as long
     /// as that is given the same successor.
     LOAD_BY_TOKEN = "SELECT u.id, e.address,

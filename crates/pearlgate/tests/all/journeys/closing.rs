@@ -724,7 +724,9 @@ both! {
         // All of the history, of what others did without from where and why.
         let events = format!("SELECT COUNT(*) FROM audit_events WHERE stream = '{}'", person.id);
         let events = app.count(Box::leak(events.into_boxed_str())).await;
-        assert_eq!(i64::try_from(all["activity"].as_array().unwrap().len()).unwrap(), events);
+        // And then it stands there that all of it was taken along.
+        assert_eq!(i64::try_from(all["activity"].as_array().unwrap().len()).unwrap(), events - 1);
+        assert_eq!(app.count("SELECT COUNT(*) FROM audit_events WHERE kind = 'exported'").await, 1);
         let given = all["activity"].as_array().unwrap().iter().find(|one| one["kind"] == "role_granted").unwrap();
         assert_eq!(given["address"], "");
 
@@ -789,10 +791,16 @@ both! {
         app.quiet().await;
         app.clock.advance(soon(app));
         app.quiet().await;
-        assert!(there(app, &ada).await && closings(app).await == 1, "nothing is done, and nothing is forgotten");
+        assert!(there(app, &ada).await && closings(app).await == 0, "nothing is done, also not later");
+        assert_eq!(app.login(&ada.email, PASSWORD).await.refusal(), SUSPENDED);
         // Somebody looks at it.
         let boss = again(app, &boss.email, &factor).await;
-        assert_eq!(call(app, Method::POST, &of(&ada, "/restore"), &boss.access, &json!({})).await.status, 204);
+        assert_eq!(call(app, Method::POST, &of(&thief, "/unsuspend"), &boss.access, &json!({})).await.status, 204);
+        app.clock.advance(DAY);
+        app.quiet().await;
+        assert!(there(app, &ada).await, "nor when whoever asked is let in again");
+        let boss = again(app, &boss.email, &factor).await;
+        assert_eq!(call(app, Method::POST, &of(&ada, "/unsuspend"), &boss.access, &json!({})).await.status, 204);
         assert_eq!(app.login(&ada.email, PASSWORD).await.status, 200);
     }
 }

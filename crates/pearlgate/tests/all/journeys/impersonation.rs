@@ -138,6 +138,15 @@ both! {
         // As often as their mailbox is told of it.
         app.quiet().await;
         app.forgive().await;
+        // The person comes to stand as high, and the operator's role comes back: neither revives it.
+        let risen = token(be(app, &fresh().await.access, &ada).await);
+        give(app, &ada, "support", "").await;
+        assert_eq!(app.get_as("/v1/me", &risen).await.refusal(), "401 session_ended");
+        let take = Change::Take(("support".to_owned(), String::new()));
+        access::change(&app.app, By::console(), ada.id.parse().unwrap(), take).await.unwrap().unwrap();
+        for gone in [&two, &risen] {
+            assert_eq!(app.get_as("/v1/me", gone).await.refusal(), "401 session_ended");
+        }
         // The person is shut out.
         let four = token(be(app, &fresh().await.access, &ada).await);
         pearlgate::accounts::suspend(&app.app, ada.id.parse().unwrap(), "x").await.unwrap().unwrap();
@@ -184,7 +193,7 @@ both! {
         assert_eq!(app.count("SELECT COUNT(*) FROM impersonations").await, 1);
         // Not long after, and not without a reason.
         let path = format!("/v1/admin/users/{}/impersonate", ada.id);
-        for reason in ["", "a\nb", "a\u{2028}b"] {
+        for reason in ["", " ", "\u{200b}", "a\nb", "a\u{2028}b"] {
             assert_eq!(call(app, Method::POST, &path, &sam.access, &json!({ "reason": reason })).await.status, 422);
         }
         app.clock.advance(Duration::from_secs(599));
