@@ -3,10 +3,10 @@
 use axum::Json as JsonAnswer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use foundation::audit::Recorded;
-use foundation::http::{Json, OptionalJson};
+use foundation::http::{Json, OptionalJson, from_own_page};
 use foundation::kernel::{FieldError, PageRequest, Problem, Secret, Timestamp};
 use foundation::limits::Taken;
 use serde::{Deserialize, Serialize};
@@ -260,10 +260,17 @@ pub async fn export_me(
     State(app): State<App>,
     current: Current,
     From(from): From,
+    headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
     // It is the person's own: an operator sees what operators see.
     if current.actor().is_some() {
         return Err(errors::problem("impersonated"));
+    }
+    // It is written down, and counted: no link on another site's page has somebody's browser ask for it.
+    if current.by_cookie() && !from_own_page(&headers, &app.settings.public_url, &app.settings.cors_origins) {
+        return Err(errors::problem("permission_denied").detail(
+            "With the session cookie this is for the server's own pages, and for origins in cors.origins.",
+        ));
     }
     current.must_be_fresh(&app)?;
     let taken = app.limits.take(EXPORTS.name, current.row.user_id.as_bytes()).await;

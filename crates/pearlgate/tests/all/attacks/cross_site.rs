@@ -241,6 +241,12 @@ both! {
             let changed = ask(app, change).await;
             assert_eq!((changed.status, changed.str("/display_name")), (200, name), "{sender:?}");
         }
+        // To take everything along is written down, so that a look from elsewhere does not do it; from our own page it does.
+        let export = |sender: &[(&str, &str)]| ask(app, with(app.request(Method::GET, "/v1/me/export"), sender).header("cookie", &session));
+        for elsewhere in [&[("sec-fetch-site", "cross-site")][..], &[("origin", "https://evil.example")], &[]] {
+            assert_eq!(export(elsewhere).await.refusal(), DENIED, "{elsewhere:?}");
+        }
+        assert_eq!(export(&[("sec-fetch-site", "same-origin")]).await.status, 200);
         // So does an application without a browser, which says nothing of itself and has a token.
         let change = app.request(Method::PATCH, "/v1/me").bearer_auth(&ada.access).json(&json!({ "display_name": "Ada" }));
         assert_eq!(ask(app, change).await.status, 200);
