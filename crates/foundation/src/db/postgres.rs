@@ -92,9 +92,12 @@ impl Postgres {
         // Whoever swaps it first decides: the thread that starts, or the caller that gives up waiting.
         let taken = Arc::new(AtomicBool::new(false));
         let started = taken.clone();
+        // A database that freezes and thaws does not do what its caller was told was not done.
+        let gave_up = Arc::new(AtomicBool::new(false));
+        let in_vain = gave_up.clone();
         let job: Job = Box::new(move |worker| {
             if !started.swap(true, Ordering::SeqCst) {
-                let _ = answer.send(worker.transact(mode, &f));
+                let _ = answer.send(worker.transact(mode, &f, &in_vain));
             }
         });
         self.queue
@@ -108,7 +111,10 @@ impl Postgres {
         }
         match tokio::time::timeout(PATIENCE, answered).await {
             Ok(result) => result.unwrap_or_else(|_| Err(Error::Bug("a database thread died".into()))),
-            Err(_) => Err(Error::Unavailable("it did not answer in time".into())),
+            Err(_) => {
+                gave_up.store(true, Ordering::SeqCst);
+                Err(Error::Unavailable("it did not answer in time".into()))
+            }
         }
     }
 }
@@ -122,7 +128,7 @@ impl Worker {
         }
     }
 
-    fn transact<T, F>(&mut self, mode: Mode, f: &F) -> Result<T>
+    fn transact<T, F>(&mut self, mode: Mode, f: &F, in_vain: &AtomicBool) -> Result<T>
     where
         F: Fn(&mut Tx<'_>) -> Result<T>,
     {
@@ -131,7 +137,7 @@ impl Worker {
             let fresh = self.connect()?;
             let Some(connection) = self.connection.as_mut() else { continue };
             connection.last_error = None;
-            let (outcome, committing) = connection.transact(mode, f);
+            let (outcome, committing) = connection.transact(mode, f, in_vain);
             let Err(error) = outcome else { return outcome };
             let cause = connection.last_error.take();
             if connection.client.is_closed() || cause.as_ref().is_some_and(postgres::Error::is_closed) {
@@ -187,7 +193,7 @@ impl Worker {
 
 impl PgConnection {
     /// The outcome, and whether the failure came while committing.
-    fn transact<T, F>(&mut self, mode: Mode, f: &F) -> (Result<T>, bool)
+    fn transact<T, F>(&mut self, mode: Mode, f: &F, in_vain: &AtomicBool) -> (Result<T>, bool)
     where
         F: Fn(&mut Tx<'_>) -> Result<T>,
     {
@@ -211,6 +217,10 @@ impl PgConnection {
             let _ = self.batch("ROLLBACK");
             self.last_error = cause.or(self.last_error.take());
             return (outcome, false);
+        }
+        if in_vain.load(Ordering::SeqCst) {
+            let _ = self.batch("ROLLBACK");
+            return (Err(Error::Unavailable("nobody waited for it any more".into())), false);
         }
         match self.batch("COMMIT") {
             Ok(()) => {
