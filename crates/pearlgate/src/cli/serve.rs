@@ -1,6 +1,7 @@
 //! `pearlgate serve`
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use foundation::kernel::{Clock, Entropy};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,6 +10,9 @@ use super::{Failure, Serve, block_on, layers, say};
 use crate::access::setup;
 use crate::server::{self, Running};
 use crate::settings::{Purpose, Settings};
+
+/// How long after the database did not answer it is asked again whether there was a first operator.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &Serve) -> Result<ExitCode, Failure> {
     let mut layers = layers(&options.common)?;
@@ -25,9 +29,9 @@ pub(super) fn run(options: &Serve) -> Result<ExitCode, Failure> {
         let stop = stop_signal().map_err(|e| Failure::Other(format!("signals cannot be waited for: {e}")))?;
         let running = server::start(settings, clock, Entropy::System).await?;
         announce(&running);
-        announce_setup(&running).await;
         tokio::select! {
             () = stop => {}
+            () = announce_setup(&running) => {}
             why = running.failed() => return Err(Failure::Other(why)),
         }
         tracing::info!("stopping: no new work, finishing what runs");
@@ -50,11 +54,20 @@ fn announce(running: &Running) {
     }
 }
 
-/// As long as there was no first operator, a link to the page on which one is set up. A database that is away is no reason not
-/// to start.
+/// As long as there was no first operator, a link to the page on which one is set up: when the database is there, which may
+/// be long after the start. Never completes.
 async fn announce_setup(running: &Running) {
-    if let Ok(Some(link)) = setup::link(&running.app).await {
-        say(&format!("first operator, once, within an hour: {link}"));
+    running.ready().await;
+    loop {
+        match setup::link(&running.app).await {
+            Ok(Some(link)) => say(&format!("first operator, once, within an hour: {link}")),
+            Ok(None) => {}
+            Err(_) => {
+                tokio::time::sleep(ASK_AGAIN).await;
+                continue;
+            }
+        }
+        return std::future::pending().await;
     }
 }
 

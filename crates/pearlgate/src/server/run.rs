@@ -46,6 +46,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     done: Vec<tokio::task::JoinHandle<()>>,
     fatal: watch::Receiver<Option<String>>,
+    ready: watch::Receiver<bool>,
     _lock: Option<File>,
 }
 
@@ -79,6 +80,7 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
     let app = App::new(settings, db, clock, chance, &master).map_err(StartError)?;
     let (stop, stopped) = watch::channel(false);
     let (fatal_sender, fatal) = watch::channel(None);
+    let (began, ready) = watch::channel(false);
     // A database that is away now may come back: the server starts, answers 503, and waits.
     let worker = match tokio::time::timeout(FIRST_TRY, prepare(&app)).await {
         Ok(Ok(())) => Some(start_worker(&app)),
@@ -89,7 +91,7 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
         }
         Ok(Err(Prepare::Never(why))) => return Err(StartError(why)),
     };
-    let mut done = vec![tokio::spawn(work(app.clone(), worker, stopped.clone(), fatal_sender))];
+    let mut done = vec![tokio::spawn(work(app.clone(), worker, stopped.clone(), fatal_sender, began))];
     done.push(tokio::spawn(keep_metrics(app.clone(), stopped.clone())));
     let doors = doors(&app);
     let limits = Limits {
@@ -103,10 +105,17 @@ pub async fn start(mut settings: Settings, clock: Clock, chance: Entropy) -> Res
         done.push(tokio::spawn(serve(internal, doors.internal, limits.clone(), wait(stopped.clone()))));
     }
     done.push(tokio::spawn(serve(listener, doors.public, limits, wait(stopped))));
-    Ok(Running { app, url, internal: internal_address, stop, done, fatal, _lock: lock })
+    Ok(Running { app, url, internal: internal_address, stop, done, fatal, ready, _lock: lock })
 }
 
 impl Running {
+    /// Completes when the schema is there and work has begun: at once, unless the database is away or takes its time.
+    pub async fn ready(&self) {
+        if self.ready.clone().wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Completes when the server cannot go on, with the reason.
     pub async fn failed(&self) -> String {
         let mut fatal = self.fatal.clone();
@@ -177,6 +186,7 @@ async fn work(
     worker: Option<Worker>,
     mut stopped: watch::Receiver<bool>,
     fatal: watch::Sender<Option<String>>,
+    began: watch::Sender<bool>,
 ) {
     let mut worker = worker;
     while worker.is_none() {
@@ -193,6 +203,7 @@ async fn work(
             }
         }
     }
+    let _ = began.send(true);
     let attempts = tokio::spawn(sign_in::write_down_attempts(app.clone()));
     let keys = tokio::spawn(sessions::keep_signing_keys(app.clone()));
     keep_seen(&app, stopped).await;

@@ -14,13 +14,14 @@ use super::cluster::{Cluster, ask};
 use super::smtp::SmtpServer;
 use crate::support::{Answer, PostgresDatabase, environment};
 
-/// "In under a second", and a little for a machine that does other things too.
-const REFUSED_WITHIN: Duration = Duration::from_millis(1_500);
-/// "First success within 2 s", and a little.
-const BACK_WITHIN: Duration = Duration::from_secs(3);
+/// "In under a second": how long it takes is measured by `pearlgate drill`. Here a machine does other things too, and
+/// whoever waits for a database that is away waits longer than this.
+const REFUSED_WITHIN: Duration = Duration::from_secs(3);
+/// "First success within 2 s", measured by the drill too.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// "Pool wait 1 s, statement 5 s", and a little.
-const FROZEN_WITHIN: Duration = Duration::from_secs(7);
+const FROZEN_WITHIN: Duration = Duration::from_secs(9);
 
 fn on(url: &str, data: &Path) -> Call {
     // Stories about the database, told by one address in a hurry.
@@ -65,12 +66,16 @@ async fn back(server: &Server) {
 async fn a_server_waits_for_its_database_and_begins_when_it_comes() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::away();
-    let server = on(&cluster.url(), dir.path()).start().await;
+    let server = on(&cluster.url(), dir.path()).listening().await;
     away(&server).await;
     assert_eq!(server.api.get("/.well-known/jwks.json").await.status, 503, "there is no key yet");
+    let all = server.out.all();
+    assert!(!all.iter().any(|line| line.contains("first operator")), "{all:?}");
     cluster.start().await;
     back(&server).await;
     assert_eq!(server.api.get("/.well-known/jwks.json").await.status, 200);
+    // Whoever started it before its database waits for that line too.
+    server.out.with("first operator").await;
     server.stop().await;
 }
 
@@ -80,7 +85,7 @@ async fn a_database_that_accepts_and_never_answers_at_the_start_is_away_too() {
     let mut cluster = Cluster::away();
     let hole = TcpListener::bind(("127.0.0.1", cluster.port)).unwrap();
     let started = Instant::now();
-    let server = on(&cluster.url(), dir.path()).start().await;
+    let server = on(&cluster.url(), dir.path()).listening().await;
     assert!(started.elapsed() < BACK_WITHIN, "it listened only after {:?}", started.elapsed());
     away(&server).await;
     drop(hole);
@@ -118,7 +123,7 @@ async fn ask_once(api: Api, number: usize) -> (Answer, Duration) {
 async fn a_server_that_waits_for_its_database_can_be_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::away();
-    let server = on(&cluster.url(), dir.path()).start().await;
+    let server = on(&cluster.url(), dir.path()).listening().await;
     server.stop().await;
 }
 
@@ -198,10 +203,6 @@ async fn two_servers_on_one_database_are_one_service() {
     // Both bring the schema and the keys, at the same time.
     let call = |data: &Path| SmtpServer::tell(smtp.port, on(&database.url, data)).start();
     let (one, other) = tokio::join!(call(one.path()), call(other.path()));
-    for server in [&one, &other] {
-        let ready = || async { (server.api.get("/health/ready").await.status == 200).then_some(()) };
-        until("it can do its work", PATIENCE, ready).await;
-    }
     for path in ["/.well-known/jwks.json", "/.well-known/openid-configuration"] {
         assert_eq!(one.api.get(path).await.text, other.api.get(path).await.text);
     }
@@ -253,7 +254,7 @@ async fn the_way_to_the_database_is_verified() {
     assert_eq!(ask(&database.url, &format!("SELECT COUNT(*) {connections} AND NOT s.ssl")).unwrap(), 0);
     server.stop().await;
 
-    let stranger = on(&url, dir.path()).start().await;
+    let stranger = on(&url, dir.path()).listening().await;
     stranger.err.with("certificate").await;
     assert_eq!(stranger.api.get("/health/ready").await.status, 503);
     assert_eq!(
