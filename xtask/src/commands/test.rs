@@ -58,6 +58,8 @@ fn tests(repo: &Repo, only: Option<&str>, services: &mut Services) -> Outcome {
     command
         .args(["test", "--workspace", "--locked"])
         .args(only)
+        // What a story says when it fails is not to be lost among the frames of its runtime.
+        .env("RUST_BACKTRACE", "0")
         .env("PEARLGATE_TEST_AXUM", repo.root().join("target/debug/example-axum"));
     services
         .run(&mut command, "read the first failure above; `cargo xtask test --only NAME` runs one test again")

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::authenticator::{Factor, enrol, sign_in};
 use super::steps::send_as;
-use crate::support::{Answer, PASSWORD, Person, TestApp, production};
+use crate::support::{Answer, PASSWORD, PATIENCE, Person, TestApp, production};
 use crate::{both, both_with};
 
 const ACADEMY: &str = include_str!("../../../../../examples/academy/roles.toml");
@@ -529,7 +529,7 @@ both_with! { false, &production("", "");
         let followed = follow.header("accept", "text/event-stream").send().await.unwrap();
         assert_eq!(followed.status(), 200);
         app.clock.advance(Duration::from_secs(601));
-        let end = tokio::time::timeout(Duration::from_secs(20), followed.text()).await;
+        let end = tokio::time::timeout(PATIENCE, followed.text()).await;
         assert!(end.is_ok(), "it hangs up");
         // Nobody takes the mails that tell of the keys here.
         app.sql("DELETE FROM jobs WHERE kind = 'mail.deliver'").await;

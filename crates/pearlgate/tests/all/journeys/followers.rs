@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::steps::Servers;
 use crate::both;
-use crate::support::{Answer, Engine, PASSWORD, Person, TestApp};
+use crate::support::{Answer, Engine, PASSWORD, PATIENCE, Person, TestApp};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -98,7 +98,7 @@ impl Follower {
                 self.heard.push_str(std::str::from_utf8(&chunk).unwrap());
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), listening)
+        tokio::time::timeout(PATIENCE, listening)
             .await
             .unwrap_or_else(|_| panic!("never heard of {what}: {}", self.heard));
     }

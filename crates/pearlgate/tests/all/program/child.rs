@@ -14,8 +14,7 @@ use super::api::Api;
 
 /// The public URL of a production server in these tests. It listens elsewhere: requests name `localhost`.
 pub const PUBLIC: &str = "http://localhost:1";
-/// Longer than anything here takes; whoever waits this long waits in vain.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub use crate::support::PATIENCE;
 
 /// Asks again and again until there is an answer; a test that waits in vain fails.
 pub async fn until<T, F: Future<Output = Option<T>>>(
@@ -219,8 +218,16 @@ impl Call {
         Outcome { status, out: out.join().unwrap(), err: err.join().unwrap() }
     }
 
-    /// Waits for the first line, which must say where it listens.
+    /// Waits until it listens and can do its work: a start waits for its database only so long, and a machine that has
+    /// much to do may take longer.
     pub async fn start(self) -> Server {
+        let server = self.listening().await;
+        server.ready().await;
+        server
+    }
+
+    /// Waits for the first line, which must say where it listens. Its database may be away.
+    pub async fn listening(self) -> Server {
         let (mut child, out, err) = self.spawn();
         let first = until("the server has said where it listens", PATIENCE, || {
             let ended = child.0.try_wait().unwrap();
@@ -256,6 +263,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// Waits until it can do its work.
+    pub async fn ready(&self) {
+        until("the server can do its work", PATIENCE, || async {
+            (self.api.get("/health/ready").await.status == 200).then_some(())
+        })
+        .await;
+    }
+
     /// `kill -9`, and it is gone.
     pub fn kill(&mut self) {
         self.child.kill();

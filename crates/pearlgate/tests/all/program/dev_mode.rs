@@ -143,7 +143,7 @@ async fn breaks(fault: &'static str) {
     let asked = Instant::now();
     let registered = server.api.register("ada@example.com").await;
     assert_eq!(registered.status, 202, "{fault} is nothing to the person");
-    assert!(asked.elapsed() < Duration::from_secs(2), "{fault} is nothing to wait for");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{fault} is nothing to wait for");
     let state = || async { server.api.get("/health/dependencies").await.str("/items/0/state") };
     // A delivery that takes ten seconds has taken its whole budget; whether it made it is a matter of luck.
     let shows =

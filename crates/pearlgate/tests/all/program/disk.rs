@@ -117,7 +117,7 @@ async fn until_refused(api: &Api, name: &str) -> Vec<String> {
 
 async fn works_again(api: &Api, email: &str) {
     let registered = || async { (api.register(email).await.status == 202).then_some(()) };
-    until("it writes again", Duration::from_secs(5), registered).await;
+    until("it writes again", PATIENCE, registered).await;
 }
 
 fn is_sound(data: &Path) {
@@ -170,7 +170,7 @@ async fn a_disk_that_is_full_at_the_start_is_no_reason_not_to_start() {
     let port = server.port;
     server.stop().await;
     disk.fill();
-    let server = dev_on(&data, port).start().await;
+    let server = dev_on(&data, port).listening().await;
     assert_eq!(server.api.get("/health/live").await.status, 200);
     refused_for_now(&server.api.register("eve@example.com").await);
     disk.free();
@@ -188,7 +188,7 @@ async fn a_database_file_that_is_read_only_is_read() {
     let port = server.port;
     server.stop().await;
     let Some(immutable) = Immutable::make(dir.path().join("pearlgate.db")) else { return };
-    let server = dev_on(dir.path(), port).start().await;
+    let server = dev_on(dir.path(), port).listening().await;
     reads_go_on(&server.api, &ada.str("/access_token")).await;
     refused_for_now(&server.api.register("eve@example.com").await);
     refused_for_now(&server.api.refresh(&ada.str("/refresh_token")).await);
@@ -233,7 +233,7 @@ async fn a_lock_at_the_start_is_waited_for_too() {
     dev(dir.path()).start().await.stop().await;
     let somebody = rusqlite::Connection::open(dir.path().join("pearlgate.db")).unwrap();
     somebody.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let server = dev(dir.path()).start().await;
+    let server = dev(dir.path()).listening().await;
     assert_eq!(server.api.get("/health/live").await.status, 200);
     refused_for_now(&server.api.get("/health/ready").await);
     refused_for_now(&server.api.register("eve@example.com").await);

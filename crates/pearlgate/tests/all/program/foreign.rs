@@ -1,13 +1,12 @@
 //! Our access tokens in the hands of software that is not ours: jose, PyJWT, and the applications under `examples/`.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::child::{Guarded, Lines, Server, dev, pearlgate, until};
+use super::child::{Guarded, Lines, PATIENCE, Server, dev, pearlgate, until};
 use crate::support::environment;
 
 /// Somebody else's program, which must not look for this machine's own servers behind a proxy.
@@ -144,7 +143,7 @@ async fn an_express_app_and_an_axum_app_protect_a_route() {
     let body = json!({ "refresh_token": ada.str("/refresh_token") });
     assert_eq!(server.api.post("/v1/auth/logout", body).await.status, 204);
     // An application that follows the feed knows in a moment; one that does not trusts the token until it expires.
-    until("the sign-out has reached the Express app", Duration::from_secs(2), || async {
+    until("the sign-out has reached the Express app", PATIENCE, || async {
         (express.api.get_as("/courses", &token).await.status == 401).then_some(())
     })
     .await;

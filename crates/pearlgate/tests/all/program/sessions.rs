@@ -1,7 +1,6 @@
 //! Sessions in the hands of the program itself: databases that go away, kills, operators' commands.
 
 use std::path::Path;
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
@@ -33,8 +32,6 @@ async fn a_sign_out_that_cannot_be_stored_is_no_sign_out_and_a_stored_one_surviv
     cluster.start().await;
     let start = || dev(dir.path()).set("database.url", &cluster.url()).set("database.connections", "4");
     let mut server = start().start().await;
-    let ready = || async { (server.api.get("/health/ready").await.status == 200).then_some(()) };
-    until("it can do its work", PATIENCE, ready).await;
     let ada = Person::of(&server.api.dev_person("ada@example.com").await);
     let other = Person::of(&server.api.login("ada@example.com").await);
     cluster.freeze();
@@ -53,8 +50,6 @@ async fn a_sign_out_that_cannot_be_stored_is_no_sign_out_and_a_stored_one_surviv
     server.kill();
 
     let server = start().start().await;
-    let ready = || async { (server.api.get("/health/ready").await.status == 200).then_some(()) };
-    until("it is back", PATIENCE, ready).await;
     assert_eq!(why(&server.api, &ada).await, "logged_out");
     assert_eq!(server.api.refresh(&other.refresh).await.status, 200);
     server.stop().await;
@@ -171,10 +166,7 @@ async fn the_feed_and_the_question_about_tokens_are_for_the_internal_listener() 
     let listening =
         tokio::spawn(async move { while following.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} });
     server.stop().await;
-    tokio::time::timeout(Duration::from_secs(5), listening)
-        .await
-        .expect("the follower was left hanging")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, listening).await.expect("the follower was left hanging").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -176,7 +176,7 @@ async fn who_keeps_knocking_does_not_keep_the_door_open() {
     let mut server = dev(dir.path()).start().await;
     server.child.signal(Signal::TERM);
     let knock = || async { TcpStream::connect(("127.0.0.1", server.port)).await.is_err().then_some(()) };
-    until("nobody is let in any more", Duration::from_secs(5), knock).await;
+    until("nobody is let in any more", PROMISED, knock).await;
     assert_eq!(server.child.ended(PROMISED).await.code(), Some(0));
 }
 
@@ -184,7 +184,7 @@ async fn who_keeps_knocking_does_not_keep_the_door_open() {
 async fn a_stop_that_comes_early_is_a_stop_too() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..5 {
-        let mut server = dev(dir.path()).start().await;
+        let mut server = dev(dir.path()).listening().await;
         server.child.signal(Signal::TERM);
         assert_eq!(server.child.ended(PROMISED).await.code(), Some(0));
     }
@@ -197,6 +197,6 @@ async fn idle_connections_do_not_hold_up_the_stop() {
     let fresh = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
     assert_eq!(server.api.get("/health/live").await.status, 200, "whose connection stays open");
     server.child.signal(Signal::TERM);
-    assert_eq!(server.child.ended(Duration::from_secs(2)).await.code(), Some(0), "{:?}", server.err.all());
+    assert_eq!(server.child.ended(Duration::from_secs(5)).await.code(), Some(0), "{:?}", server.err.all());
     drop(fresh);
 }

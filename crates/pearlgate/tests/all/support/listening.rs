@@ -1,10 +1,10 @@
 //! What the servers of tests share that others call: they listen, and somebody waits for what they hear.
 
-use std::time::Duration;
-
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use super::PATIENCE;
 
 /// Serves on a free port of this machine; its address, without a slash at the end.
 pub async fn serve(router: Router) -> String {
@@ -25,5 +25,5 @@ pub async fn wait<T>(arrived: &Notify, so: impl Fn() -> Option<T>) -> Option<T> 
             next.await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), come).await.ok()
+    tokio::time::timeout(PATIENCE, come).await.ok()
 }
