@@ -19,6 +19,9 @@ pub struct Proxies(Vec<IpNet>);
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
+    /// Where whatever comes from inside comes from: a job, a command. It is written down as no address at all.
+    pub const NOWHERE: Self = Self(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+
     /// The network that limits count by: an IPv4 address, or the 64 bits of IPv6 that one customer has at least.
     pub fn network(&self) -> IpNet {
         let bits = if self.0.is_ipv4() { 32 } else { 64 };

@@ -1,7 +1,5 @@
 //! Who does something to somebody else.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use foundation::http::ClientAddress;
 use foundation::kernel::Id;
 
@@ -32,7 +30,7 @@ pub enum Who {
 impl By {
     /// Whoever sits at the server.
     pub fn console() -> Self {
-        Self { who: Who::Console, from: ClientAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
+        Self { who: Who::Console, from: ClientAddress::NOWHERE }
     }
 
     /// The person who acts, or whose key does.

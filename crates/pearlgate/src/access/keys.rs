@@ -16,6 +16,7 @@ use super::flow::{Denied, Standing, may, of_key};
 use super::store::{self, KeyLine, StoredKey};
 use crate::accounts::UserRow;
 use crate::app::App;
+use crate::invitations::InvitationRow;
 use crate::mailed;
 use crate::sessions::NOTICE;
 
@@ -24,13 +25,6 @@ use crate::sessions::NOTICE;
 pub struct KeyRow;
 impl Entity for KeyRow {
     const PREFIX: &'static str = "key";
-}
-
-/// Ids of invitations.
-#[derive(Debug)]
-struct InvitedRow;
-impl Entity for InvitedRow {
-    const PREFIX: &'static str = "inv";
 }
 
 /// How keys begin.
@@ -189,7 +183,7 @@ pub fn end_keys(
         let details = json!({ "key": key, "name": name });
         app.audit(tx, &Stream::of(maker), "api_key_revoked", from, details)?;
     }
-    let asked: Vec<(Id<InvitedRow>, Timestamp)> =
+    let asked: Vec<(Id<InvitationRow>, Timestamp)> =
         tx.all(&store::END_INVITATIONS, params![maker.to_string(), since])?;
     for (invitation, _) in asked {
         let event = Event {

@@ -10,6 +10,7 @@
 //! * The first operator is set up once, for ever ([`setup`]).
 
 mod by;
+mod file;
 mod flow;
 mod grants;
 mod guard;
@@ -23,6 +24,7 @@ pub mod setup;
 mod store;
 
 pub use by::{By, Who};
+pub use file::{Plan, RolesFile};
 pub use flow::{
     Denied, Standing, decide, give_defaults, lock, may, may_act_on, owner_stays, permissions_of, roles_of,
     sweep,
@@ -32,8 +34,6 @@ pub use guard::{Caller, Operator};
 pub(crate) use guard::{require, require_caller};
 pub use invited::{give, may_give, standing_now, stands_above};
 pub use keys::{Key, KeyRow, NewKey, end_keys, keys, make as make_key, revoke as revoke_key};
-pub use model::{
-    Decision, OWN, OWNER, Permission, Plan, Resource, RoleName, RoleRow, RoleSpec, RolesFile, Scope,
-};
+pub use model::{Decision, OWN, OWNER, Permission, Resource, RoleName, RoleRow, RoleSpec, Scope};
 pub use roles::{Described, Wanted, Which, apply, preview, put, remove, roles};
 pub use store::{Grant, STATEMENTS, StoredRole};

@@ -10,8 +10,9 @@ use foundation::params;
 use serde_json::json;
 
 use super::by::By;
+use super::file::{Plan, RolesFile, plan};
 use super::flow::{Denied, Standing, may, roles_of};
-use super::model::{OWNER, Plan, RoleRow, RoleSpec, RolesFile, effects, own_within, plan};
+use super::model::{OWNER, RoleRow, RoleSpec, effects, own_within};
 use super::store::{self, StoredRole};
 use crate::accounts::UserRow;
 use crate::app::App;

@@ -21,7 +21,6 @@ use foundation::params;
 use serde_json::json;
 
 use super::erase::Erase;
-use super::flow::NOWHERE;
 use super::model::UserRow;
 use super::store;
 use crate::access::{self, By, Denied, Who};
@@ -83,8 +82,9 @@ pub fn close_in(
     user: Id<UserRow>,
 ) -> db::Result<Result<Timestamp, Denied>> {
     if by.person() == Some(user) {
-        // One's own account is one's own to delete, with the time to take it back.
-        return Ok(Err(Denied::Oneself));
+        let words =
+            "This is your own account: delete it with DELETE /v1/me, which leaves the time to take it back.";
+        return Ok(Err(Denied::Conflict(words.into())));
     }
     if let Err(denied) = access::owner_stays(tx, user)? {
         return Ok(Err(denied));
@@ -120,7 +120,7 @@ fn announce(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>, due: Timesta
     mailed::kill_all(tx, user)?;
     let own = matches!(by.who, Who::Person(who, _) if who == user);
     // Where an operator sits is nothing that the person's own history tells.
-    let from = if own { by.from } else { NOWHERE };
+    let from = if own { by.from } else { ClientAddress::NOWHERE };
     sessions::end_all(tx, app, user, EndReason::Closed, from)?;
     access::end_keys(tx, app, user, (Timestamp::from_micros(0), from))?;
     plan(tx, app, user, due)?;

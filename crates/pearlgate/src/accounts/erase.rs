@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use foundation::audit::{self, Event, Stream};
 use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
 use foundation::jobs::{Job, JobError, JobRow};
 use foundation::kernel::{Id, Timestamp};
 use foundation::mail::MailRow;
@@ -18,7 +19,6 @@ use foundation::params;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::flow::NOWHERE;
 use super::model::UserRow;
 use super::store;
 use crate::access;
@@ -134,7 +134,7 @@ fn erased(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<Outcome> 
         if !standing.may("users:write") || !access::stands_above(tx, &standing, user)? {
             // It does not wait for them to be let in again. Somebody looks at it, and lifts the suspension or asks anew.
             tx.opt::<(i64,)>(&store::KEEP, params![user])?;
-            app.audit(tx, &Stream::of(user), "closing_void", NOWHERE, json!({}))?;
+            app.audit(tx, &Stream::of(user), "closing_void", ClientAddress::NOWHERE, json!({}))?;
             return Ok(Outcome::Unasked);
         }
     }

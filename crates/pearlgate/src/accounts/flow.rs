@@ -21,9 +21,6 @@ use crate::app::App;
 use crate::mailed;
 use crate::sessions::{self, Current, EndReason};
 
-/// Where what the server does by itself comes from.
-pub const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-
 /// What to change; what is not given stays.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Change {
@@ -145,7 +142,13 @@ async fn lift(app: App, job: Lift) -> Result<(), JobError> {
     let lifted = app.db.write(move |tx| {
         mailed::lock_person(tx, job.user)?;
         if tx.opt::<(i64,)>(&store::LIFT, params![job.user, inner.clock.now()])?.is_some() {
-            inner.audit(tx, &Stream::of(job.user), "unsuspended", NOWHERE, json!({ "by": "its end" }))?;
+            inner.audit(
+                tx,
+                &Stream::of(job.user),
+                "unsuspended",
+                ClientAddress::NOWHERE,
+                json!({ "by": "its end" }),
+            )?;
         }
         Ok(())
     });
@@ -182,7 +185,7 @@ pub fn suspend_in(
         app.queue.enqueue(tx, &Lift { user }, &when)?;
     }
     mailed::kill_all(tx, user)?;
-    sessions::end_all(tx, app, user, EndReason::Suspended, NOWHERE)?;
+    sessions::end_all(tx, app, user, EndReason::Suspended, ClientAddress::NOWHERE)?;
     let mut details = json!({ "reason": suspension.reason });
     if let Some(until) = suspension.until {
         details = json!({ "reason": suspension.reason, "until": until.to_string() });
@@ -219,7 +222,7 @@ pub fn unsuspend_in(
 pub fn sign_out_in(tx: &mut Tx<'_>, app: &App, by: &By, user: Id<UserRow>) -> db::Result<()> {
     mailed::lock_person(tx, user)?;
     mailed::kill_halves(tx, user)?;
-    sessions::end_all(tx, app, user, EndReason::RevokedByAdmin, NOWHERE)?;
+    sessions::end_all(tx, app, user, EndReason::RevokedByAdmin, ClientAddress::NOWHERE)?;
     app.audit_by(tx, &Stream::of(user), "signed_out", by, json!({}))
 }
 

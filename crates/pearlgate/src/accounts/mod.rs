@@ -17,7 +17,7 @@ mod store;
 
 pub use closing::{close, close_in, keep_in, restore, restore_in, stays_out};
 pub use flow::{
-    NOWHERE, Suspension, find, handle, sign_out, sign_out_in, suspend, suspend_in, unsuspend, unsuspend_in,
+    Suspension, find, handle, sign_out, sign_out_in, suspend, suspend_in, unsuspend, unsuspend_in,
 };
 pub use model::{DisplayName, EmailAddress, Locale, Metadata, User, UserRow, address_key, is_odd, name_key};
 pub use store::STATEMENTS;

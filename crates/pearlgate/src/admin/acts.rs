@@ -2,11 +2,12 @@
 
 use foundation::audit::Stream;
 use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
 use foundation::kernel::{Id, Timestamp};
 use serde_json::{Value, json};
 
 use crate::access::{self, By, Change, Denied, may_act_on, owner_stays};
-use crate::accounts::{self, NOWHERE, Suspension, UserRow};
+use crate::accounts::{self, Suspension, UserRow};
 use crate::app::App;
 use crate::lockout;
 use crate::passwords;
@@ -76,7 +77,7 @@ impl Act {
             Self::ForceReset => {
                 passwords::demand_change(tx, user, None, "operator", app.clock.now())?;
                 accounts::sign_out_in(tx, app, by, user)?;
-                access::end_keys(tx, app, user, (Timestamp::from_micros(0), NOWHERE))?;
+                access::end_keys(tx, app, user, (Timestamp::from_micros(0), ClientAddress::NOWHERE))?;
                 recovery::mail_reset_once(tx, app, user)?;
                 app.audit_by(tx, &Stream::of(user), "password_reset_forced", by, json!({}))?;
             }

@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use foundation::audit::Stream;
-use foundation::http::{Json, OptionalJson};
+use foundation::http::{ClientAddress, Json, OptionalJson};
 use foundation::kernel::{FieldError, Id, PageRequest, Problem, Timestamp};
 use foundation::params;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::flow::{self, Look, Search, on_person};
 use super::store::{self, Found};
 use crate::access::http::{named, page, settled};
 use crate::access::{Denied, Operator};
-use crate::accounts::{self, DisplayName, Locale, Metadata, NOWHERE, Suspension, User, UserRow, name_key};
+use crate::accounts::{self, DisplayName, Locale, Metadata, Suspension, User, UserRow, name_key};
 use crate::app::App;
 use crate::mfa;
 use crate::openapi::ProblemDocument;
@@ -426,7 +426,7 @@ pub async fn end_session_of_user(
     let user: Id<UserRow> = named(&id)?;
     let session: Id<SessionRow> = named(&session)?;
     let done = on_person(&app, operator.by, "users:write", user, move |tx, app, by| {
-        if !sessions::end_in(tx, app, user, session, NOWHERE)? {
+        if !sessions::end_in(tx, app, user, session, ClientAddress::NOWHERE)? {
             return Ok(Err(Denied::NotFound));
         }
         app.audit_by(tx, &Stream::of(user), "signed_out", by, json!({ "of": session })).map(Ok)

@@ -81,7 +81,6 @@ statements! {
             CAST(CASE WHEN EXISTS (SELECT 1 FROM passkeys p WHERE p.user_id = $1) THEN 1 ELSE 0 END AS BIGINT)";
     ADDRESS = "SELECT e.address, e.address_key FROM user_emails e JOIN verified_emails v ON v.user_id = e.user_id
         WHERE e.user_id = $1";
-    ADDRESS_KEY = "SELECT address_key FROM user_emails WHERE user_id = $1";
     IS_VERIFIED = "SELECT verified_at FROM verified_emails WHERE user_id = $1";
     SWEEP_SIGN_INS = "DELETE FROM oauth_sign_ins WHERE state_digest IN
         (SELECT o.state_digest FROM oauth_sign_ins o WHERE o.expires_at <= $1 ORDER BY o.expires_at LIMIT 500

@@ -158,8 +158,8 @@ impl Who<'_> {
         if tx.opt::<(Timestamp,)>(&store::IS_VERIFIED, params![user])?.is_some() {
             return Ok(Ok(Ok(user)));
         }
-        let own: Option<(String,)> = tx.opt(&store::ADDRESS_KEY, params![user])?;
-        let same = self.proven_address().zip(own).is_some_and(|(said, (own,))| said.key() == own);
+        let own = mailed::address_key(tx, user)?;
+        let same = self.proven_address().zip(own).is_some_and(|(said, own)| said.key() == own);
         if !same {
             return Ok(Err(Refusal::NotVerified));
         }

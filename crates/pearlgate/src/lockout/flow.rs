@@ -288,8 +288,7 @@ async fn tell(app: App, address_key: String) -> Result<(), JobError> {
             if newest(told) || (told.is_some() && !closed) {
                 return Ok(());
             }
-            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-            inner.audit(tx, &Stream::of(user), "account_locked", nowhere, json!({}))?;
+            inner.audit(tx, &Stream::of(user), "account_locked", ClientAddress::NOWHERE, json!({}))?;
             if !mailed::may_ask(tx, &inner, &address_key, Asked::Unlock)? {
                 return Ok(());
             }
@@ -337,7 +336,7 @@ pub fn adopt(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>, address_key: &str) -
 /// # Errors
 /// As every statement.
 pub fn disown(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
-    let Some((address_key,)) = tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])? else {
+    let Some(address_key) = mailed::address_key(tx, user)? else {
         return Ok(());
     };
     let nobody = Whose::at(app.code_key.current(), None, &address_key);
@@ -351,7 +350,7 @@ pub fn disown(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
 /// # Errors
 /// As every statement.
 pub fn forget(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
-    if let Some((address_key,)) = tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])? {
+    if let Some(address_key) = mailed::address_key(tx, user)? {
         app.limits.forget_in(tx, SIGN_IN.name, address_key.as_bytes())?;
     }
     let had: Option<(i64,)> = tx.opt(&store::FORGET, params![Whose::Account(user).subject()])?;

@@ -57,7 +57,6 @@ statements! {
     /// A proven address that somebody has.
     OWNER = "SELECT e.user_id, e.address FROM user_emails e
         JOIN verified_emails v ON v.user_id = e.user_id WHERE e.address_key = $1";
-    ADDRESS_KEY = "SELECT address_key FROM user_emails WHERE user_id = $1";
     OPEN = "INSERT INTO unlock_tokens (user_id, link_digest, expires_at) VALUES ($1, $2, $3)
         ON CONFLICT (user_id) DO UPDATE SET link_digest = excluded.link_digest, expires_at = excluded.expires_at";
     BY_LINK = "SELECT t.user_id, e.address FROM unlock_tokens t JOIN user_emails e ON e.user_id = t.user_id

@@ -113,8 +113,7 @@ pub fn mail_link(
         "service_name": app.settings.service_name,
     });
     app.postman.send_first(tx, &Mail { kind: "magic_link".into(), to, values }, now, lifetime)?;
-    let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    app.audit(tx, &Stream::of(user), "magic_link_sent", nowhere, json!({}))?;
+    app.audit(tx, &Stream::of(user), "magic_link_sent", ClientAddress::NOWHERE, json!({}))?;
     Ok(id)
 }
 

@@ -145,6 +145,14 @@ pub fn proven_address(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Option<S
     Ok(tx.opt::<(String,)>(&store::PROVEN_ADDRESS, params![user])?.map(|(address,)| address))
 }
 
+/// How somebody's address is compared with others, proven or not.
+///
+/// # Errors
+/// As every statement.
+pub fn address_key(tx: &mut Tx<'_>, user: Id<UserRow>) -> db::Result<Option<String>> {
+    Ok(tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])?.map(|(key,)| key))
+}
+
 /// Everything that was mailed to this person, or on their behalf, is worth nothing any more.
 ///
 /// # Errors
@@ -244,8 +252,8 @@ pub const TOLD_ENOUGH: &str = "Their mailbox has had as many mails as it may hav
 /// # Errors
 /// As every statement.
 pub fn may_tell(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<bool> {
-    match tx.opt::<(String,)>(&store::ADDRESS_KEY, params![user])? {
-        Some((key,)) => may_ask(tx, app, &key, Asked::Operator),
+    match address_key(tx, user)? {
+        Some(key) => may_ask(tx, app, &key, Asked::Operator),
         None => Ok(true),
     }
 }

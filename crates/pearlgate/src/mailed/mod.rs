@@ -16,8 +16,9 @@ pub mod pages;
 mod store;
 
 pub use flow::{
-    NOBODY, Shown, TOLD_ENOUGH, consume, find, forget_failures, is_code, keep_last, kill_all, kill_halves,
-    lock_person, may_ask, may_tell, not_me_link, open_person, proven_address, spend_account_guess, sweep,
+    NOBODY, Shown, TOLD_ENOUGH, address_key, consume, find, forget_failures, is_code, keep_last, kill_all,
+    kill_halves, lock_person, may_ask, may_tell, not_me_link, open_person, proven_address,
+    spend_account_guess, sweep,
 };
 pub use model::{Asked, Kind, MAX_GUESSES, NOT_ME, Proofs, code_digest, in_words, is_token};
 pub use store::{EMAIL_CHANGE, MAGIC_LINK, RESET, STATEMENTS};

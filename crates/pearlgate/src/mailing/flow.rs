@@ -15,7 +15,6 @@ use crate::app::App;
 /// As every statement.
 pub async fn lift(app: &App, address: &str) -> db::Result<bool> {
     let (inner, key) = (app.clone(), accounts::address_key(address));
-    let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let done = app.db.write(move |tx| {
         let lifted = mail::lift(tx, &key)?;
         if lifted {
@@ -23,7 +22,7 @@ pub async fn lift(app: &App, address: &str) -> db::Result<bool> {
                 tx,
                 &Stream::server(),
                 "mail_suppression_lifted",
-                nowhere,
+                ClientAddress::NOWHERE,
                 json!({ "address": key }),
             )?;
         }

@@ -25,8 +25,6 @@ use crate::sessions::{self, EndReason};
 
 /// What the token of the mail begins with that tells the owner of a reset.
 const PREFIX: &str = "pgk_";
-/// Where the server's own events come from.
-const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
 /// How long a reset is worth doing after it was due.
 const KEPT: Duration = Duration::from_secs(30 * 86_400);
 
@@ -98,7 +96,7 @@ pub async fn cancel_reset(app: &App, user: Id<UserRow>) -> db::Result<bool> {
     app.db
         .write(move |tx| {
             mailed::lock_person(tx, user)?;
-            cancelled(tx, &inner, user, NOWHERE)
+            cancelled(tx, &inner, user, ClientAddress::NOWHERE)
         })
         .await
 }
@@ -165,9 +163,9 @@ async fn reset(app: App, user: Id<UserRow>) -> Result<(), JobError> {
             }
             own::forget_all(tx, user)?;
             tx.execute(&store::END_GRACE, params![user, inner.clock.now()])?;
-            sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)?;
+            sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, ClientAddress::NOWHERE)?;
             own::changed(tx, &inner, user, ("factors_reset", inner.clock.now()))?;
-            inner.audit(tx, &Stream::of(user), "factors_reset", NOWHERE, json!({}))
+            inner.audit(tx, &Stream::of(user), "factors_reset", ClientAddress::NOWHERE, json!({}))
         })
         .await?;
     Ok(())
@@ -183,8 +181,8 @@ async fn grace_over(app: App, user: Id<UserRow>) -> Result<(), JobError> {
             if has(tx, user)?.factor() || !is_required(tx, &inner, user)? {
                 return Ok(());
             }
-            sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, NOWHERE)?;
-            inner.audit(tx, &Stream::of(user), "enrolment_due", NOWHERE, json!({}))
+            sessions::end_all(tx, &inner, user, EndReason::RevokedByAdmin, ClientAddress::NOWHERE)?;
+            inner.audit(tx, &Stream::of(user), "enrolment_due", ClientAddress::NOWHERE, json!({}))
         })
         .await?;
     Ok(())

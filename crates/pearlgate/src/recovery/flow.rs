@@ -86,8 +86,7 @@ async fn send(app: App, job: ForgotPassword) -> Result<(), JobError> {
                 return mailed::keep_last(tx, &inner, user);
             }
             mail_reset(tx, &inner, user, "password_reset")?;
-            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-            inner.audit(tx, &Stream::of(user), "password_reset_sent", nowhere, json!({}))
+            inner.audit(tx, &Stream::of(user), "password_reset_sent", ClientAddress::NOWHERE, json!({}))
         })
         .await?;
     Ok(())

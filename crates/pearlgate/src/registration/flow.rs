@@ -389,8 +389,7 @@ async fn send_again(app: App, job: ResendVerification) -> Result<(), JobError> {
             tx.execute(&store::RENEW, params![open.verification_id, link, code, expires_at])?;
             mail_proofs(tx, &inner, &open.address, &proofs)?;
             let details = json!({ "verification": open.verification_id });
-            let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-            inner.audit(tx, &Stream::of(open.user_id), "verification_resent", nowhere, details)
+            inner.audit(tx, &Stream::of(open.user_id), "verification_resent", ClientAddress::NOWHERE, details)
         })
         .await?;
     Ok(())

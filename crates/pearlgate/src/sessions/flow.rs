@@ -449,7 +449,6 @@ pub(super) async fn log_out(app: &App, session: Id<SessionRow>, from: ClientAddr
 /// As every statement.
 pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
     let now = app.clock.now();
-    let nowhere = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
     let mut swept = 0;
     for (statement, reason) in
         [(&store::SWEEP_EXPIRED, EndReason::Expired), (&store::SWEEP_IDLE, EndReason::Idle)]
@@ -457,7 +456,7 @@ pub fn sweep(tx: &mut Tx<'_>, app: &App) -> db::Result<bool> {
         let due: Vec<(Id<SessionRow>,)> = tx.all(statement, params![now])?;
         swept += due.len();
         for (session,) in due {
-            end(tx, app, session, reason, nowhere)?;
+            end(tx, app, session, reason, ClientAddress::NOWHERE)?;
         }
     }
     tx.execute(&store::SWEEP_ENDED, params![now])?;

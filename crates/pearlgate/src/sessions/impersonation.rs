@@ -1,14 +1,16 @@
 //! Sessions in which an operator is somebody else: one access token that says so, nothing that renews it, and never fresh.
 
 use foundation::db::{self, Tx};
+use foundation::http::ClientAddress;
 use foundation::kernel::{Id, Problem, Secret, Timestamp};
 use foundation::params;
 
 use super::access_tokens::Actor;
+use super::devices::DeviceRow;
 use super::flow::{end, nearest_second, signed};
 use super::model::{EndReason, SessionRow};
 use super::store::{self, SessionUser};
-use crate::accounts::{NOWHERE, UserRow};
+use crate::accounts::UserRow;
 use crate::app::App;
 
 /// What such a session is called in the person's list.
@@ -35,7 +37,7 @@ pub fn begin_as(tx: &mut Tx<'_>, app: &App, with: AsAnother<'_>) -> db::Result<O
     let (now, id) = (app.clock.now(), Id::<SessionRow>::new(&app.clock, &app.chance));
     tx.opt::<(Id<UserRow>,)>(&store::LOCK_BEGINNER, params![with.user])?;
     // A device of nobody's: it is not remembered.
-    let device: Id<SessionRow> = Id::from_bytes(app.chance.bytes());
+    let device: Id<DeviceRow> = Id::from_bytes(app.chance.bytes());
     let values = params![id, with.user, now, with.until, device, NAME];
     if tx.opt::<(Timestamp,)>(&store::BEGIN_AS, values)?.is_none() {
         return Ok(None);
@@ -52,7 +54,7 @@ pub fn begin_as(tx: &mut Tx<'_>, app: &App, with: AsAnother<'_>) -> db::Result<O
 pub fn end_as(tx: &mut Tx<'_>, app: &App, user: Id<UserRow>) -> db::Result<()> {
     let sessions: Vec<(Id<SessionRow>,)> = tx.all(&store::AS_ANOTHER, params![user])?;
     for (session,) in sessions {
-        end(tx, app, session, EndReason::RevokedByAdmin, NOWHERE)?;
+        end(tx, app, session, EndReason::RevokedByAdmin, ClientAddress::NOWHERE)?;
     }
     Ok(())
 }

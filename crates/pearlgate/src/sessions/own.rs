@@ -13,7 +13,7 @@ use super::guard::{Current, reason};
 use super::http::OwnSession;
 use super::model::{EndReason, Proof, REPEATABLE, SessionRow, Shown};
 use super::store::{self, Ended, Inspected, Listed};
-use crate::accounts::{NOWHERE, UserRow};
+use crate::accounts::UserRow;
 use crate::app::App;
 use crate::errors;
 
@@ -89,7 +89,7 @@ pub(super) async fn end_one(
     let (inner, user) = (app.clone(), current.row.user_id);
     // Whoever was somebody else leaves; the person did nothing.
     let (reason, from) = match current.actor() {
-        Some(_) => (EndReason::LoggedOut, NOWHERE),
+        Some(_) => (EndReason::LoggedOut, ClientAddress::NOWHERE),
         None => (EndReason::RevokedByUser, from),
     };
     let ended = app.db.write(move |tx| {

@@ -30,7 +30,7 @@ pub struct Visit {
 impl Visit {
     /// A visit that no request made: of a command, or of a test.
     pub fn nowhere() -> Self {
-        let from = ClientAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let from = ClientAddress::NOWHERE;
         Self { from, device_name: String::new(), device_token: None, session: None }
     }
 

@@ -24,9 +24,6 @@ use crate::sessions::http::Transport;
 use crate::sessions::{self, Barred, Beginning, Current, Proof, Started, Visit};
 use crate::settings::AlarmAnswer;
 
-/// Where the server's own events come from.
-const NOWHERE: ClientAddress = ClientAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-
 /// Somebody who wants in.
 #[derive(Debug, Clone)]
 pub(super) struct Login {
@@ -134,9 +131,9 @@ async fn raise(app: &App, raised: impl IntoIterator<Item = Raised>) {
         metrics::counter!("sign_in_alarms_total", "reason" => reason).increment(1);
         tracing::warn!(reason, %details, "sign-ins go wrong in a way that is no accident");
         let inner = app.clone();
-        let told = app
-            .db
-            .write(move |tx| inner.audit(tx, &Stream::server(), "sign_in_alarm", NOWHERE, details.clone()));
+        let told = app.db.write(move |tx| {
+            inner.audit(tx, &Stream::server(), "sign_in_alarm", ClientAddress::NOWHERE, details.clone())
+        });
         if let Err(error) = told.await {
             tracing::warn!(%error, "an alarm could not be recorded");
         }
