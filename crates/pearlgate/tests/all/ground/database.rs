@@ -5,7 +5,7 @@ use foundation::db::Error;
 use foundation::params;
 
 use crate::both;
-use crate::support::TestApp;
+use crate::support::{Engine, TestApp};
 
 foundation::statements! {
     PUT = "INSERT INTO pearls (id, size) VALUES ($1, $2)";
@@ -14,6 +14,10 @@ foundation::statements! {
     ADD = "UPDATE pearls SET size = size + 1 WHERE id = $1";
     GET = "SELECT size FROM pearls WHERE id = $1";
     ALL = "SELECT id, size FROM pearls ORDER BY id";
+    // Less than a statement may take; three of them are more than a caller waits for.
+    FROZEN = "SELECT CAST(1 AS BIGINT) FROM pg_sleep(3.5)";
+    OPEN = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
     WRONG = "INSERT INTO pearls (id, size) VALUES ($1, $1)";
 }
 
@@ -164,4 +168,21 @@ both! {
         assert!(app.app.db.write(|tx| tx.execute(&WRONG, params!["text"])).await.is_err());
         assert!(app.app.db.write(|tx| tx.execute(&PUT, params![1i64, 1i64])).await.is_err() || app.database_url().is_none());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_caller_was_told_was_not_done_is_not_done_on_postgres() {
+    let app = TestApp::start(Engine::Postgres).await;
+    pearls(&app).await;
+    app.quiet().await;
+    let slow = app.app.db.write(|tx| {
+        tx.execute(&PUT, params!["a", 1i64])?;
+        (0..3).try_for_each(|_| tx.one::<(i64,)>(&FROZEN, &[]).map(|_| ()))
+    });
+    let told = slow.await;
+    assert!(matches!(&told, Err(Error::Unavailable(_))), "{told:?}");
+    let open = || async { app.app.db.read_one(|tx| tx.one::<(i64,)>(&OPEN, &[])).await.unwrap().0 };
+    app.until("it is over", || async { open().await == 0 }).await;
+    assert_eq!(all(&app).await, []);
+    app.finish().await;
 }
