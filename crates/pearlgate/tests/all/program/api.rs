@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::child::{PATIENCE, until};
-use crate::support::{Answer, PASSWORD};
+use crate::support::{Answer, PASSWORD, client};
 
 #[derive(Clone)]
 pub struct Api {
@@ -16,8 +16,8 @@ pub struct Api {
 
 impl Api {
     pub fn new(url: &str) -> Self {
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
-        Self { url: url.to_owned(), client: client.timeout(Duration::from_secs(20)).build().unwrap() }
+        let client = client().timeout(Duration::from_secs(20)).build().unwrap();
+        Self { url: url.to_owned(), client }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -189,6 +189,15 @@ pub fn production(proxies: &str, more: &str) -> String {
     )
 }
 
+/// A client that follows nothing and takes no connection again that the server is about to give up: that happens ten
+/// seconds after the last answer, and a request that crosses it has no answer.
+pub fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_idle_timeout(Duration::from_secs(3))
+        .no_proxy()
+}
+
 impl TestApp {
     pub async fn start(engine: Engine) -> Self {
         Self::with(engine, true, "").await
@@ -206,11 +215,7 @@ impl TestApp {
         let running = server::start(settings, clock.clone(), Entropy::System).await.unwrap();
         ready(&running.app).await;
         let (url, app) = (running.url.clone(), running.app.clone());
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .unwrap();
+        let client = client().build().unwrap();
         Self { url, app, clock, engine, client, dir, running, database, twins: Mutex::default() }
     }
 
