@@ -207,7 +207,7 @@ impl TestApp {
         let dir = tempfile::tempdir().unwrap();
         let database = match engine {
             Engine::Sqlite => None,
-            Engine::Postgres => Some(PostgresDatabase::create().await),
+            Engine::Postgres => Some(PostgresDatabase::prepared().await),
         };
         let settings = test_settings(dir.path(), database.as_ref().map(|d| d.url.as_str()), dev, more);
         let clock = Clock::manual(START);
@@ -465,7 +465,7 @@ impl Bare {
         let clock = Clock::manual(START);
         let database = match engine {
             Engine::Sqlite => None,
-            Engine::Postgres => Some(PostgresDatabase::create().await),
+            Engine::Postgres => Some(PostgresDatabase::prepared().await),
         };
         let url = database.as_ref().map(|d| d.url.clone());
         let bare = Self { db: Self::connect(url.as_deref(), dir.path()), clock, url, _dir: dir, database };
@@ -474,12 +474,9 @@ impl Bare {
     }
 
     fn connect(url: Option<&str>, dir: &std::path::Path) -> foundation::db::Db {
-        use foundation::db::{Db, PostgresOptions};
         match url {
-            None => Db::sqlite(&dir.join("pearlgate.db"), true).unwrap(),
-            Some(url) => {
-                Db::postgres(&PostgresOptions { url: url.to_owned(), ca_file: None, connections: 8 }).unwrap()
-            }
+            None => foundation::db::Db::sqlite(&dir.join("pearlgate.db"), true).unwrap(),
+            Some(url) => postgres::connect(url),
         }
     }
 
