@@ -219,7 +219,8 @@ impl Inner {
 
     async fn run(self, job: Claimed) -> Result<(), JobError> {
         if self.queue.clock.now() > job.deadline {
-            return Err(JobError::Dead("its deadline passed before it succeeded".into()));
+            let why = if job.attempts > 1 { "it succeeded" } else { "it was tried" };
+            return Err(JobError::Dead(format!("its deadline passed before {why}")));
         }
         let Some(handler) = self.handlers.0.get(job.kind.as_str()) else {
             return Err(JobError::Retry("no handler for this kind in this process".into()));

@@ -154,7 +154,22 @@ on_both! {
         none_wait(bare).await;
         assert!(runs.lock().unwrap().is_empty());
         let graves = jobs::dead(&bare.db).await.unwrap();
-        assert!(graves[0].1.contains("deadline"), "{graves:?}");
+        assert_eq!(graves[0].1, "its deadline passed before it was tried");
+        worker.stop().await;
+    }
+}
+
+on_both! {
+    async fn what_fails_until_it_has_lost_its_use_is_not_tried_again(bare: &Bare) {
+        let (queue, runs) = (queue(bare), Runs::default());
+        enqueue(&bare.db, &queue, 0..1, When::now(START, USEFUL)).await;
+        let worker = Worker::start(bare.db.clone(), queue, counting(&runs, |_| Err(JobError::Retry("a failure".into()))));
+        until("it has failed", || async { rows(&bare.db).await.first().is_some_and(|row| row.3.contains("a failure")) }).await;
+        bare.clock.advance(USEFUL + Duration::from_secs(1));
+        none_wait(bare).await;
+        assert_eq!(*runs.lock().unwrap(), HashMap::from([(0, 1)]));
+        let graves = jobs::dead(&bare.db).await.unwrap();
+        assert_eq!(graves[0].1, "its deadline passed before it succeeded");
         worker.stop().await;
     }
 }
