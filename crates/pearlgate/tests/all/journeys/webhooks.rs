@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use foundation::kernel::{Id, Secret};
+use pearlgate::access::{self, By, Change};
 use pearlgate::webhooks::{self, Cursor, EndpointRow};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::access::{academy, call, give, owner};
+use super::authenticator::enrol;
+use crate::support::browser::Browser;
 use crate::support::receiver::{Heard, Manner, Receiver};
 use crate::support::{Answer, PASSWORD, Person, TestApp};
 use crate::{both, both_with};
@@ -89,6 +93,56 @@ both! {
         assert_eq!(log_out(app, &ada).await.status, 204);
         app.quiet().await;
         assert_eq!(receiver.all().len(), 4, "whoever is taken away is told nothing more");
+    }
+}
+
+both! {
+    async fn an_application_is_told_of_identities_roles_locks_suspensions_and_factors(app: &TestApp) {
+        let (owner, ada) = (owner(app).await, app.person("ada@example.com").await);
+        academy(app).await;
+        let receiver = Receiver::start().await;
+        let types = "identity.linked,identity.unlinked,role.changed,account.locked,account.unlocked,user.suspended,user.unsuspended,mfa.changed";
+        tell(app, &receiver, types).await;
+        let step = async |nth: usize, kind: &str, what: Value| {
+            let one = receiver.take(nth).await.remove(nth - 1);
+            assert_eq!((one.kind(), one.user()), (kind, ada.id.as_str()), "{}", one.raw);
+            for (name, value) in what.as_object().unwrap() {
+                assert_eq!(&one.body["data"][name], value, "{}", one.raw);
+            }
+        };
+        Browser::new(app).link_pretend(&ada.access).await;
+        step(1, "identity.linked", json!({ "provider": "dev" })).await;
+        assert_eq!(call(app, Method::DELETE, "/v1/me/identities/dev", &ada.access, &Value::Null).await.status, 204);
+        step(2, "identity.unlinked", json!({ "provider": "dev" })).await;
+
+        give(app, &ada, "student", "course/42").await;
+        step(3, "role.changed", json!({ "change": "role_granted", "role": "student", "resource": "course/42" })).await;
+        let away = Change::Take(("student".into(), "course/42".into()));
+        access::change(&app.app, By::console(), ada.id.parse().unwrap(), away).await.unwrap().unwrap();
+        step(4, "role.changed", json!({ "change": "role_revoked", "role": "student", "resource": "course/42" })).await;
+
+        for n in 0..5 {
+            assert_eq!(app.login(&ada.email, &format!("guess number {n}")).await.status, 401);
+        }
+        step(5, "account.locked", json!({})).await;
+        let operate = async |rest: &str, body: Value| {
+            let path = format!("/v1/admin/users/{}/{rest}", ada.id);
+            assert_eq!(call(app, Method::POST, &path, &owner.access, &body).await.status, 204, "{rest}");
+        };
+        operate("unlock", json!({})).await;
+        step(6, "account.unlocked", json!({})).await;
+        operate("suspend", json!({ "reason": "spam" })).await;
+        step(7, "user.suspended", json!({})).await;
+        operate("unsuspend", json!({})).await;
+        step(8, "user.unsuspended", json!({})).await;
+
+        let again = Person::of(&app.login(&ada.email, PASSWORD).await);
+        enrol(app, &again).await;
+        step(9, "mfa.changed", json!({ "change": "factor_added", "factor": "totp" })).await;
+        app.quiet().await;
+        for one in receiver.taken() {
+            assert!(!one.raw.contains("spam"), "why somebody is shut out is nobody else's concern: {}", one.raw);
+        }
     }
 }
 
